@@ -1,0 +1,29 @@
+"""What every test runs under: 64-bit JAX, strict promotion of dtypes and ranks, no display, warnings as errors.
+
+`TAUFLOW_TEST_X64=0` leaves JAX's 64-bit mode off, as a user's process has it; the tests marked `x64off` run in both.
+"""
+
+import os
+
+import jax
+import matplotlib
+import pytest
+
+X64 = os.environ.get("TAUFLOW_TEST_X64", "1") != "0"
+jax.config.update("jax_enable_x64", X64)
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A fixed random key."""
+    return jax.random.key(20_20)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    matplotlib.pyplot.close("all") if "matplotlib.pyplot" in __import__("sys").modules else None
