@@ -1,0 +1,75 @@
+"""What is asked of a network: each task draws trials with inputs, targets and a mask of what counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from difflib import get_close_matches
+from typing import Any
+
+from tauflow.tasks.base import Task, Trials, draw_signs, draw_steps, one_hot
+from tauflow.tasks.cosine import Cosine
+from tauflow.tasks.fixed_point import FixedPoint
+from tauflow.tasks.flip_flop import FlipFlop
+from tauflow.tasks.mante import COHERENCES, SIGNS, Mante
+from tauflow.tasks.romo import Romo
+from tauflow.tasks.settings import setting
+
+#: The tasks by name.
+TASKS: dict[str, type[Task]] = {task.name: task for task in (FlipFlop, Mante, Romo, FixedPoint, Cosine)}
+
+
+def make_task(name: str, **parameters: Any) -> Task:
+    """Make a task from its name and settings, as the command line and saved configurations do.
+
+    Args:
+        name: One of `TASKS`.
+        **parameters: Settings that differ from their defaults.
+
+    Returns:
+        The task.
+
+    Raises:
+        ValueError: If there is no such task or setting, or a value is out of its range.
+
+    Example:
+        >>> make_task("flip-flop", duration=100.0).steps
+        200
+        >>> make_task("flipflop")
+        Traceback (most recent call last):
+        ValueError: There is no task 'flipflop'; did you mean 'flip-flop'? The tasks are flip-flop, mante, ...
+    """
+    if name not in TASKS:
+        tasks = ", ".join(TASKS)
+        raise ValueError(f"There is no task {name!r}; {_did_you_mean(name, TASKS)}The tasks are {tasks}.")
+    known = [field.name for field in dataclasses.fields(TASKS[name])]
+    for parameter in parameters:
+        if parameter not in known:
+            raise ValueError(
+                f"Task {name!r} has no setting {parameter!r}; "
+                f"{_did_you_mean(parameter, known)}Its settings are {', '.join(known)}."
+            )
+    return TASKS[name](**parameters)
+
+
+def _did_you_mean(word: str, known: Any) -> str:
+    close = get_close_matches(str(word).lower(), known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+__all__ = [
+    "COHERENCES",
+    "SIGNS",
+    "TASKS",
+    "Cosine",
+    "FixedPoint",
+    "FlipFlop",
+    "Mante",
+    "Romo",
+    "Task",
+    "Trials",
+    "draw_signs",
+    "draw_steps",
+    "make_task",
+    "one_hot",
+    "setting",
+]

@@ -1,0 +1,267 @@
+r"""What a task is: inputs, targets and a mask for as many trials as are asked for.
+
+**The time grid.** A trial of duration $T$ has $T/\Delta t$ steps. Step $k = 0, 1, \dots$ takes the network
+from $x_k$ to $x_{k+1}$, and everything with index $k$ belongs to that step: `inputs[k]` drives it, and the
+output read *after* it, $z_k = W_{out}\,\phi(x_{k+1})$, is compared with `targets[k]` where `mask[k]` is 1. A
+period that begins at time $t$ begins with step $t/\Delta t$. Durations are in units of the membrane time
+constant and are rounded down to whole steps; so are drawn ones.
+
+**Random numbers** are drawn in 32 bits, whatever the precision asked for, so one key gives the same trials in
+float32 and float64 and with JAX's 64-bit mode on or off.
+
+**Your own task** is a subclass that says what it is called, how many channels it has, how long a trial is,
+and how to draw trials. It gets checks of its settings, a fixed example, and the right precision from the base
+class:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from tauflow.tasks import Task, Trials, draw_signs, draw_steps, setting
+    >>> class DelayedSign(Task):
+    ...     "Say the sign of a brief pulse after a random delay."
+    ...     name, paper, tags = "delayed-sign", "none", ("memory",)
+    ...     inputs, outputs = 1, 1
+    ...     duration: float = setting(20.0)
+    ...     delay: tuple[float, float] = setting((4.0, 12.0))
+    ...     dt: float = setting(0.5)
+    ...     def draw(self, trials, key, dtype):
+    ...         key_sign, key_delay = jax.random.split(key)
+    ...         sign = draw_signs(key_sign, (trials,)).astype(dtype)
+    ...         answer_from = 2 + draw_steps(key_delay, (trials,), self.delay, self.dt)  # (trial,)
+    ...         answer = self.between(answer_from, self.steps).astype(dtype)  # (time, trial)
+    ...         pulse = self.between(jnp.zeros_like(answer_from), 2).astype(dtype)  # (time, trial)
+    ...         inputs, targets = pulse * sign[None], answer * sign[None]
+    ...         return Trials(inputs[..., None], targets[..., None], answer[..., None])
+    >>> trials = DelayedSign().sample(3, key=jax.random.key(0))
+    >>> trials.inputs.shape, trials.mask.dtype
+    ((40, 3, 1), dtype('float32'))
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from tauflow.precision import DTYPES
+from tauflow.tasks.settings import check_count, check_dt, check_duration, whole_steps
+
+
+class Trials(NamedTuple):
+    """Trials of a task, all of one floating-point dtype.
+
+    Attributes:
+        inputs: What the network receives, shape (time, trial, n_in).
+        targets: What it should answer, shape (time, trial, n_out); 0 where nothing is asked.
+        mask: 1 where the answer counts and 0 elsewhere, shape (time, trial, n_out).
+    """
+
+    inputs: Array
+    targets: Array
+    mask: Array
+
+
+class Task(eqx.Module):
+    """Something to ask of a network. Subclasses declare the class attributes, the settings and `draw`.
+
+    Attributes:
+        name: Short name, as on the command line.
+        paper: Short name of the paper that defines the task.
+        tags: Words to find it by.
+        example_seed: Seed of the trial that `example` shows.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]]
+    example_seed: ClassVar[int] = 0
+
+    @property
+    @abc.abstractmethod
+    def inputs(self) -> int:
+        """Number of input channels."""
+
+    @property
+    @abc.abstractmethod
+    def outputs(self) -> int:
+        """Number of output channels."""
+
+    @property
+    @abc.abstractmethod
+    def duration(self) -> float:
+        """Length of a trial in membrane times."""
+
+    @property
+    @abc.abstractmethod
+    def dt(self) -> float:
+        """Length of a time step in membrane times, in (0, 1]."""
+
+    def __check_init__(self) -> None:
+        check_dt(self.dt)
+        self.check()
+        check_duration("duration", self.duration, shortest=self.dt)
+
+    def check(self) -> None:
+        """Raise a ValueError if a setting makes no sense; `dt` and `duration` are checked besides."""
+
+    @abc.abstractmethod
+    def draw(self, trials: int, key: Array, dtype: str) -> Trials:
+        """Draw the trials; `sample` has checked the arguments and checks the shapes that come back."""
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps of a trial."""
+        return whole_steps(self.duration, self.dt)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Time at which each step begins, shape (time,), in membrane times."""
+        return np.asarray(np.arange(self.steps) * self.dt, dtype=np.float64)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings by name; `make_task(task.name, **task.settings)` is the same task again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def sample(self, trials: int, *, key: Array, dtype: str = "float32") -> Trials:
+        """Draw independent trials.
+
+        Args:
+            trials: How many, >= 1.
+            key: A JAX random key. The same key gives the same trials.
+            dtype: "float32", or "float64" where JAX's 64-bit mode is on.
+
+        Returns:
+            Trials with arrays of shape (time, trial, channel).
+
+        Raises:
+            ValueError: If `trials`, `key` or `dtype` is not as above.
+
+        Example:
+            >>> from tauflow.tasks import Romo
+            >>> Romo().sample(5, key=jax.random.key(0)).targets.shape
+            (56, 5, 2)
+        """
+        check_count("trials", trials)
+        if not hasattr(key, "dtype"):
+            raise ValueError(f"key is {key!r}; it must be a JAX random key, such as jax.random.key(0).")
+        dtype = _available(dtype)
+        drawn = self.draw(trials, key, dtype)
+        channels = (self.inputs, self.outputs, self.outputs)
+        for what, array, count in zip(Trials._fields, drawn, channels, strict=True):
+            shape = (self.steps, trials, count)
+            if array.shape != shape:
+                raise ValueError(
+                    f"{what} of task {self.name!r} have shape {array.shape}; "
+                    f"draw must give (time, trial, channel) = {shape}."
+                )
+        return Trials(*(array.astype(dtype) for array in drawn))
+
+    def example(self) -> Trials:
+        """Return the one trial that figures show, always the same, in float32.
+
+        Example:
+            >>> from tauflow.tasks import Mante
+            >>> Mante().example().inputs.shape
+            (96, 1, 4)
+        """
+        return self.sample(1, key=jax.random.key(self.example_seed, impl="threefry2x32"))
+
+    def steps_in(self, duration: float) -> int:
+        """Count the whole time steps in a duration given in membrane times.
+
+        Example:
+            >>> from tauflow.tasks import Mante
+            >>> Mante(dt=0.5).steps_in(20.0)
+            40
+        """
+        return whole_steps(duration, self.dt)
+
+    def between(self, start: Array | int, stop: Array | int) -> Array:
+        """Mark the steps k with start <= k < stop.
+
+        Args:
+            start: First step of the period, an integer or an integer array of any shape, for example
+                (trial,).
+            stop: The step after the last one, likewise; arrays must have the same shape.
+
+        Returns:
+            Booleans, shape (time, *shape).
+
+        Example:
+            >>> from tauflow.tasks import FixedPoint
+            >>> [int(on) for on in FixedPoint(duration=3.0).between(1, 3)]
+            [0, 1, 1, 0, 0, 0]
+        """
+        shape = jnp.broadcast_shapes(jnp.shape(start), jnp.shape(stop))
+        step = jnp.arange(self.steps, dtype=jnp.int32).reshape(-1, *(1 for _ in shape))  # (time, 1, ...)
+        return (step >= _row(start)) & (step < _row(stop))  # (time, *shape)
+
+
+def draw_steps(key: Array, shape: tuple[int, ...], interval: tuple[float, float], dt: float) -> Array:
+    """Draw durations uniformly from `interval` and round them down to whole steps.
+
+    Args:
+        key: A JAX random key.
+        shape: Shape of the result.
+        interval: Shortest and longest duration, in membrane times.
+        dt: Length of a step.
+
+    Returns:
+        Numbers of steps, int32.
+
+    Example:
+        >>> draw_steps(jax.random.key(0), (2,), (3.0, 3.0), 0.5)
+        Array([6, 6], dtype=int32)
+    """
+    low, high = interval
+    drawn = jax.random.uniform(key, shape, jnp.float32, low, high)
+    fewest = whole_steps(low, dt)
+    most = max(fewest, -whole_steps(-high, dt) - 1)  # the longest duration itself is never drawn
+    return jnp.clip(jnp.floor(drawn / dt).astype(jnp.int32), fewest, most)
+
+
+def draw_signs(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw -1 or 1 with equal probability, int32.
+
+    Example:
+        >>> sorted({int(sign) for sign in draw_signs(jax.random.key(0), (20,))})
+        [-1, 1]
+    """
+    return 2 * jax.random.randint(key, shape, 0, 2, jnp.int32) - 1
+
+
+def one_hot(index: Array, channels: int, dtype: str) -> Array:
+    """Write channel numbers as vectors with a single 1, shape (*index.shape, channels).
+
+    Example:
+        >>> one_hot(jnp.array([1]), 3, "float32").tolist()
+        [[0.0, 1.0, 0.0]]
+    """
+    return jax.nn.one_hot(index, channels, dtype=dtype)
+
+
+def _row(index: Array | int) -> Array | int:
+    """Give an array index a leading time axis; leave a plain integer alone."""
+    return index[None] if isinstance(index, jax.Array) and index.ndim else index
+
+
+def _available(dtype: Any) -> str:
+    """Return the name of a usable floating-point dtype, or say why it is not one."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}; it must be 'float32' or 'float64'.")
+    if name == "float64" and jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            "dtype is 'float64' but JAX's 64-bit mode is off; use dtype='float32', or sample inside "
+            "`with tauflow.precision.float64():`."
+        )
+    return name
