@@ -1,0 +1,162 @@
+"""From what the groups of an ensemble recorded to one Run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import xarray as xr
+
+from tauflow.learning.member import Makers, Point, State
+from tauflow.run import Run, describe_network, run_attributes
+
+
+class Member(NamedTuple):
+    """One network of an ensemble: its place, grid point, seed, random key and weights before learning."""
+
+    position: int
+    point: Point
+    seed: int
+    key: jax.Array
+    network: Any
+
+
+class Group(NamedTuple):
+    """Members that share one compiled program; `data` holds their records once they have run.
+
+    Attributes:
+        members: The members.
+        points: The traced numbers of each member's grid point.
+        makers: How a member gets objective and optimizer from these numbers.
+        optimizers: The optimizer of each member, made of Python values.
+        objectives: The objective of each member, made of Python values.
+        data: The records, with members along `run`; None before the run.
+    """
+
+    members: Sequence[Member]
+    points: Sequence[Point]
+    makers: Makers
+    optimizers: Sequence[optax.GradientTransformation]
+    objectives: Sequence[Any]
+    data: xr.Dataset | None = None
+
+
+def finished(
+    group: Group, data: xr.Dataset, state: State, rates: Sequence[np.ndarray | None], abscissae: Sequence[float]
+) -> Group:
+    """The group with its records, labelled: learning time, status, where and how a member stopped."""
+    steps = data.sizes.get("update", 0)
+    flow = all(rate is not None for rate in rates)
+    per_update = [np.ones(steps) if not flow or rate is None else rate for rate in rates]
+    clock = np.concatenate([np.zeros((len(rates), 1)), np.cumsum(per_update, axis=1)], axis=1)  # (run, steps + 1)
+    data = _with_learning_time(data, clock, "flow" if flow else "update")
+    stopped = ~np.asarray(state.alive)
+    at = np.where(stopped, np.asarray(state.update), -1).astype(np.int64)
+    norms = data["grad_norm"].values if "grad_norm" in data else np.zeros((len(rates), 0))
+    norm_at = [float(norms[i, k]) if stopped[i] else np.nan for i, k in enumerate(at)]
+    coordinates = {
+        "seed": ("run", np.array([member.seed for member in group.members], np.int64)),
+        **{
+            name: ("run", np.array([member.point[name] for member in group.members])) for name in group.members[0].point
+        },
+    }
+    labels = {
+        "status": ("run", np.where(stopped, "diverged", "done")),
+        "stopped_at": ("run", at),
+        "diverged_grad_norm": ("run", np.array(norm_at, np.float64)),
+        "diverged_spectral_abscissa": ("run", np.where(stopped, np.array(abscissae, np.float64), np.nan)),
+    }
+    return group._replace(data=data.assign(labels).assign_coords(coordinates))
+
+
+def _with_learning_time(data: xr.Dataset, clock: np.ndarray, unit: str) -> xr.Dataset:
+    if "loss" not in data:
+        nothing = np.zeros((clock.shape[0], 0), np.float32)
+        data = data.assign(loss=(("run", "update"), nothing), grad_norm=(("run", "update"), nothing))
+        data = data.assign_coords(update=np.zeros(0, np.int64))
+    axes = {"update": ("update", "tau")}
+    axes |= {dim: (f"{dim}_update", f"tau_{dim}") for dim in ("snapshot", "measurement") if dim in data.dims}
+    for dim, (position, tau) in axes.items():
+        at = data[position].values.astype(np.int64)
+        data = data.assign_coords(
+            {position: (dim, at), tau: (("run", dim), clock[:, at].astype(np.float64), {"unit": unit})}
+        )
+    return data
+
+
+def to_run(groups: Sequence[Group], *, details: Mapping[str, Any], extra: Mapping[str, Any], device: str) -> Run:
+    """One Run of all members, in their order; smaller networks are padded with NaN."""
+    members = [member for group in groups for member in group.members]
+    parts = [group.data for group in groups if group.data is not None]
+    units = {part["tau"].attrs["unit"] for part in parts}
+    if len(units) > 1:
+        raise ValueError(
+            "some members learn by plain gradient descent and others do not, so their learning times have "
+            "different units; run them as two ensembles."
+        )
+    data = xr.concat(_padded(parts), dim="run", coords="minimal", data_vars="minimal", compat="override", join="exact")
+    data = data.isel(run=np.argsort([member.position for member in members], kind="stable"))
+    members.sort(key=lambda member: member.position)
+    data = data.assign_coords(run=np.arange(len(members)))
+    networks = [describe_network(member.network) for member in members]
+    if any(network["name"] != networks[0]["name"] for network in networks):
+        raise ValueError("the members are of different network classes; run them as one ensemble per class.")
+    described = dict(networks[0])
+    if any(network != networks[0] for network in networks):
+        described["static_of_run"] = [network["static"] for network in networks]
+    objective = next(
+        group.objectives[0] for group in groups if members[0].position in [m.position for m in group.members]
+    )
+    configuration = {**describe_objective(objective), **details, **extra}
+    attributes = run_attributes(
+        "descend", configuration=configuration, network=described, seed=int(extra.get("seed", 0)), device=device
+    )
+    return Run(data.assign_attrs(attributes))
+
+
+def _padded(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Datasets with every network dimension brought to the largest size by NaN at its end."""
+    fixed = ("run", "update", "snapshot", "measurement")
+    sizes: dict[Any, int] = {}
+    for part in parts:
+        for dim, size in part.sizes.items():
+            sizes[dim] = max(size, sizes.get(dim, 0))
+    result = []
+    for part in parts:
+        widths = {d: (0, sizes[d] - n) for d, n in part.sizes.items() if d not in fixed and n < sizes[d]}
+        units = part.sizes.get("unit")
+        part = part.pad(widths, constant_values=np.nan) if widths else part
+        result.append(part if units is None else part.assign_coords(units=("run", np.full(part.sizes["run"], units))))
+    return result
+
+
+def describe_objective(objective: Any) -> dict[str, Any]:
+    """Names and plain fields of an objective and of its task, as a Run's configuration keeps them.
+
+    Example:
+        >>> describe_objective(print)
+        {'objective': {'name': 'print'}, 'task': None}
+    """
+    task = getattr(objective, "task", None)
+    described = _described(objective)
+    described.pop("task", None)
+    return {"objective": described, "task": None if task is None else _described(task)}
+
+
+def _described(thing: Any) -> dict[str, Any]:
+    name = getattr(thing, "name", None) or getattr(thing, "__name__", None) or type(thing).__name__
+    result = {"name": str(name)}
+    if dataclasses.is_dataclass(thing):
+        for field in dataclasses.fields(thing):
+            value = getattr(thing, field.name)
+            if isinstance(value, (bool, int, float, str)) or value is None:
+                result[field.name] = value
+            elif isinstance(value, (tuple, list)) and all(isinstance(v, (int, float, str)) for v in value):
+                result[field.name] = list(value)
+            elif isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0:
+                result[field.name] = float(value)
+    return result

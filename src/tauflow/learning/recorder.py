@@ -1,0 +1,95 @@
+"""What a run has recorded so far: losses of every update, spectra and probes, weights; and the Run it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tauflow.analysis import eigenvalues, singular_values
+
+#: Dimensions of a weight by the name of its field, after (run, snapshot).
+WEIGHT_DIMS = {"W": ("unit", "unit_pre"), "W_in": ("unit", "input"), "W_out": ("output", "unit")}
+_LEARNING_DIMS = ("update", "snapshot", "measurement")
+
+
+class Recorder:
+    """Collects what `networks` (one per member, on the host) go through, as datasets that can be put end to end."""
+
+    def __init__(self, initial: Sequence[Any], fields: Sequence[str], probes: Mapping[str, Callable[[Any], Any]]):
+        self._W0 = [np.asarray(network.W, np.float64) if _has_dense_W(network) else None for network in initial]
+        self._fields = [name for name in fields if hasattr(initial[0], name)]
+        self._probes = dict(probes)
+        self._blocks: list[xr.Dataset] = []
+
+    def add_losses(self, first: int, loss: np.ndarray, grad_norm: np.ndarray) -> None:
+        """Losses and gradient norms of updates `first`, `first` + 1, …, each (run, update)."""
+        if loss.shape[1]:
+            data = {"loss": (("run", "update"), loss), "grad_norm": (("run", "update"), grad_norm)}
+            self._blocks.append(xr.Dataset(data, {"update": np.arange(first, first + loss.shape[1])}))
+
+    def keep_weights(self, update: int, networks: Sequence[Any], alive: np.ndarray) -> None:
+        """Keep the weights of all members after `update` updates; NaN for those that have stopped."""
+        data = {}
+        for name in self._fields:
+            stack = np.stack([np.asarray(getattr(network, name)) for network in networks])[:, None]
+            stack = np.where(alive.reshape(-1, *[1] * (stack.ndim - 1)), stack, stack.dtype.type(np.nan))
+            inner = WEIGHT_DIMS.get(name, tuple(f"{name}_{axis}" for axis in range(stack.ndim - 2)))
+            data[name] = (("run", "snapshot", *inner), stack)
+        self._blocks.append(xr.Dataset(data, {"snapshot_update": ("snapshot", [update])}))
+
+    def measure(self, update: int, networks: Sequence[Any], alive: np.ndarray) -> None:
+        """Measure spectra and probes of all members after `update` updates; NaN for those that have stopped."""
+        with ThreadPoolExecutor(max_workers=min(4, len(networks))) as pool:
+            rows = list(pool.map(self._spectra, range(len(networks)), networks))
+        for row, network in zip(rows, networks, strict=True):
+            for name, probe in self._probes.items():
+                row[f"probe_{name}"] = np.asarray(probe(network))
+        data = {}
+        for name in rows[0]:
+            stack = np.stack([row[name] for row in rows])[:, None]
+            dtype = stack.dtype if stack.dtype.kind in "fc" else np.float64
+            stack = stack.astype(dtype)
+            stack[~alive] = np.nan
+            inner = ("index",) if name in ("delta_W_singular_values", "W_eigenvalues") else None
+            inner = inner or tuple(f"{name}_{axis}" for axis in range(stack.ndim - 2))
+            data[name] = (("run", "measurement", *inner), stack)
+        self._blocks.append(xr.Dataset(data, {"measurement_update": ("measurement", [update])}))
+
+    def _spectra(self, member: int, network: Any) -> dict[str, np.ndarray]:
+        W0 = self._W0[member]
+        if W0 is None:
+            return {}
+        W = np.asarray(network.W, np.float64)
+        return {"delta_W_singular_values": singular_values(W - W0), "W_eigenvalues": eigenvalues(W)}
+
+    def take(self) -> xr.Dataset:
+        """Everything recorded since the last call, as one dataset."""
+        blocks, self._blocks = self._blocks, []
+        return joined(blocks)
+
+
+def _has_dense_W(network: Any) -> bool:
+    W = getattr(network, "W", None)
+    return W is not None and np.ndim(W) == 2 and np.shape(W)[0] == np.shape(W)[1]
+
+
+def joined(blocks: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Datasets that follow each other in learning, put end to end along each learning dimension."""
+    result = xr.Dataset()
+    for dim in _LEARNING_DIMS:
+        pieces = [block.drop_dims([d for d in _LEARNING_DIMS if d != dim], errors="ignore") for block in blocks]
+        pieces = [piece for piece in pieces if dim in piece.dims]
+        if pieces:
+            result = result.merge(xr.concat(pieces, dim=dim, coords="minimal", compat="override", join="exact"))
+    return result
+
+
+def spectral_abscissa_of(network: Any) -> float:
+    """Largest real part of the eigenvalues of W; NaN where the network has no finite dense W."""
+    if not _has_dense_W(network) or not np.isfinite(np.asarray(network.W)).all():
+        return float("nan")
+    return float(eigenvalues(np.asarray(network.W, np.float64)).real.max())
