@@ -83,6 +83,11 @@ def write_atomic_bytes(path: str | Path, content: bytes) -> Path:
     return path
 
 
+#: An .npz file of ours ends with its own CRC-32, as the comment of the zip file: NumPy opens it all the same.
+_MARK = b"tauflow crc32 "
+_DIGITS = 8
+
+
 def write_atomic_npz(path: str | Path, /, **arrays: np.ndarray) -> Path:
     """Write named arrays as one .npz file in one step, over an older one if there is one. No pickle.
 
@@ -105,26 +110,36 @@ def write_atomic_npz(path: str | Path, /, **arrays: np.ndarray) -> Path:
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = _MARK + b"0" * _DIGITS
         for name, value in arrays.items():
             array = np.asarray(value)
             if array.dtype.kind not in "biufcUSmM":
                 raise RunError(f"{name} has dtype {array.dtype}; an .npz file here holds numbers and text only.")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-    return write_atomic_bytes(path, buffer.getvalue())
+    content = buffer.getvalue()[:-_DIGITS]
+    return write_atomic_bytes(path, content + _hexadecimal(content))
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """Read all arrays of an .npz file.
+    """Read all arrays of an .npz file that `write_atomic_npz` wrote, after checking that it is whole.
 
     Raises:
-        RunError: If the file is missing, damaged, or no .npz file, or holds pickled objects.
+        RunError: If the file is missing, damaged, or from elsewhere. Nothing of such a file is opened.
     """
     path = Path(path)
     if not path.is_file():
         raise RunError(f"There is no file {path}; check the path.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"{path} is damaged or no .npz file of arrays; restore it from a copy.") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    body, digits = content[:-_DIGITS], content[-_DIGITS:]
+    if not body.endswith(_MARK) or digits != _hexadecimal(body):
+        raise RunError(f"{path} is damaged or was not written by tauflow; restore it from a copy.")
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _hexadecimal(content: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(content)

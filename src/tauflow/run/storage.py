@@ -82,7 +82,7 @@ def _as_files(dataset: xr.Dataset) -> dict[str, bytes]:
     store: dict[str, Any] = {}
     encoded = _encode_labels(dataset)
     encoding = {
-        name: {"compressors": None, "chunks": _chunks(variable.shape, variable.dtype.itemsize)}
+        name: {"compressors": None, "_FillValue": None, "chunks": _chunks(variable)}
         for name, variable in encoded.variables.items()
     }
     try:
@@ -101,11 +101,11 @@ def _as_files(dataset: xr.Dataset) -> dict[str, bytes]:
     return files
 
 
-def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+def _chunks(variable: xr.Variable) -> tuple[int, ...]:
     """One chunk if it is below 64 MiB, else as few leading axes cut to 1 as make it so: few files."""
-    chunks = [max(size, 1) for size in shape]
+    chunks = [max(size, 1) for size in variable.shape]
     for axis in range(len(chunks) - 1):
-        if itemsize * int(np.prod(chunks, dtype=np.int64)) <= _CHUNK_BYTES:
+        if variable.dtype.itemsize * int(np.prod(chunks, dtype=np.int64)) <= _CHUNK_BYTES:
             break
         chunks[axis] = 1
     return tuple(chunks)
@@ -121,7 +121,8 @@ def _checksum(document: dict[str, Any]) -> int:
 
 def _write_files(files: dict[str, bytes], folder: Path) -> None:
     folders = {folder}
-    for name, content in files.items():
+    for name in sorted(files, key=lambda name: name == _ROOT):  # the root last: without it nothing opens
+        content = files[name]
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         folders.update(parent for parent in file.parents if parent.is_relative_to(folder))
