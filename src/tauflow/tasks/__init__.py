@@ -6,7 +6,7 @@ import dataclasses
 from difflib import get_close_matches
 from typing import Any
 
-from tauflow.tasks.base import Task, Trials, draw_signs, draw_steps, one_hot
+from tauflow.tasks.base import Task, Trials, as_index, as_sign, as_steps, draw_uniform, one_hot
 from tauflow.tasks.cosine import Cosine
 from tauflow.tasks.fixed_point import FixedPoint
 from tauflow.tasks.flip_flop import FlipFlop
@@ -67,8 +67,10 @@ __all__ = [
     "Romo",
     "Task",
     "Trials",
-    "draw_signs",
-    "draw_steps",
+    "as_index",
+    "as_sign",
+    "as_steps",
+    "draw_uniform",
     "make_task",
     "one_hot",
     "setting",

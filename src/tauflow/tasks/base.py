@@ -14,7 +14,7 @@ and how to draw trials. It gets checks of its settings, a fixed example, and the
 class:
 
     >>> import jax, jax.numpy as jnp
-    >>> from tauflow.tasks import Task, Trials, draw_signs, draw_steps, setting
+    >>> from tauflow.tasks import Task, Trials, as_sign, as_steps, draw_uniform, setting
     >>> class DelayedSign(Task):
     ...     "Say the sign of a brief pulse after a random delay."
     ...     name, paper, tags = "delayed-sign", "none", ("memory",)
@@ -23,13 +23,12 @@ class:
     ...     delay: tuple[float, float] = setting((4.0, 12.0))
     ...     dt: float = setting(0.5)
     ...     def draw(self, trials, key, dtype):
-    ...         key_sign, key_delay = jax.random.split(key)
-    ...         sign = draw_signs(key_sign, (trials,)).astype(dtype)
-    ...         answer_from = 2 + draw_steps(key_delay, (trials,), self.delay, self.dt)  # (trial,)
-    ...         answer = self.between(answer_from, self.steps).astype(dtype)  # (time, trial)
-    ...         pulse = self.between(jnp.zeros_like(answer_from), 2).astype(dtype)  # (time, trial)
-    ...         inputs, targets = pulse * sign[None], answer * sign[None]
-    ...         return Trials(inputs[..., None], targets[..., None], answer[..., None])
+    ...         for_sign, for_delay = draw_uniform(key, (2, trials))  # each (trial,)
+    ...         begin = 2 + as_steps(for_delay, self.delay, self.dt)  # (trial,), in steps
+    ...         answer = self.between(begin, self.steps).astype(dtype)[..., None]  # (time, trial, 1)
+    ...         pulse = self.between(0, 2).astype(dtype)[:, None, None]  # (time, 1, 1)
+    ...         sign = as_sign(for_sign).astype(dtype)[None, :, None]  # (1, trial, 1)
+    ...         return Trials(pulse * sign, answer * sign, answer)
     >>> trials = DelayedSign().sample(3, key=jax.random.key(0))
     >>> trials.inputs.shape, trials.mask.dtype
     ((40, 3, 1), dtype('float32'))
@@ -57,7 +56,7 @@ class Trials(NamedTuple):
 
     Attributes:
         inputs: What the network receives, shape (time, trial, n_in).
-        targets: What it should answer, shape (time, trial, n_out); 0 where nothing is asked.
+        targets: What it should answer, shape (time, trial, n_out).
         mask: 1 where the answer counts and 0 elsewhere, shape (time, trial, n_out).
     """
 
@@ -150,17 +149,7 @@ class Task(eqx.Module):
         check_count("trials", trials)
         if not hasattr(key, "dtype"):
             raise ValueError(f"key is {key!r}; it must be a JAX random key, such as jax.random.key(0).")
-        dtype = _available(dtype)
-        drawn = self.draw(trials, key, dtype)
-        channels = (self.inputs, self.outputs, self.outputs)
-        for what, array, count in zip(Trials._fields, drawn, channels, strict=True):
-            shape = (self.steps, trials, count)
-            if array.shape != shape:
-                raise ValueError(
-                    f"{what} of task {self.name!r} have shape {array.shape}; "
-                    f"draw must give (time, trial, channel) = {shape}."
-                )
-        return Trials(*(array.astype(dtype) for array in drawn))
+        return _draw(self, int(trials), key, _available(dtype))
 
     def example(self) -> Trials:
         """Return the one trial that figures show, always the same, in float32.
@@ -203,37 +192,58 @@ class Task(eqx.Module):
         return (step >= _row(start)) & (step < _row(stop))  # (time, *shape)
 
 
-def draw_steps(key: Array, shape: tuple[int, ...], interval: tuple[float, float], dt: float) -> Array:
-    """Draw durations uniformly from `interval` and round them down to whole steps.
+def draw_uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw numbers uniformly from [0, 1), always in float32.
+
+    One call for all that a task draws compiles several times faster than one call for each.
+
+    Example:
+        >>> draw_uniform(jax.random.key(0), (2, 5)).dtype
+        dtype('float32')
+    """
+    return jax.random.uniform(key, shape, jnp.float32)
+
+
+def as_steps(uniform: Array, interval: tuple[float, float], dt: float) -> Array:
+    """Turn uniform numbers into durations, uniform in `interval` and rounded down to whole steps.
 
     Args:
-        key: A JAX random key.
-        shape: Shape of the result.
+        uniform: Numbers in [0, 1), any shape.
         interval: Shortest and longest duration, in membrane times.
         dt: Length of a step.
 
     Returns:
-        Numbers of steps, int32.
+        Numbers of steps, int32, same shape.
 
     Example:
-        >>> draw_steps(jax.random.key(0), (2,), (3.0, 3.0), 0.5)
-        Array([6, 6], dtype=int32)
+        >>> as_steps(jnp.array([0.0, 0.5, 0.999]), (1.0, 3.0), 0.5)
+        Array([2, 4, 5], dtype=int32)
     """
     low, high = interval
-    drawn = jax.random.uniform(key, shape, jnp.float32, low, high)
     fewest = whole_steps(low, dt)
     most = max(fewest, -whole_steps(-high, dt) - 1)  # the longest duration itself is never drawn
-    return jnp.clip(jnp.floor(drawn / dt).astype(jnp.int32), fewest, most)
+    drawn = jnp.floor((low + (high - low) * uniform) / dt)
+    return jnp.clip(drawn.astype(jnp.int32), fewest, most)
 
 
-def draw_signs(key: Array, shape: tuple[int, ...]) -> Array:
-    """Draw -1 or 1 with equal probability, int32.
+def as_index(uniform: Array, count: int) -> Array:
+    """Turn uniform numbers into one of 0, 1, ..., count - 1 with equal probability, int32.
 
     Example:
-        >>> sorted({int(sign) for sign in draw_signs(jax.random.key(0), (20,))})
-        [-1, 1]
+        >>> as_index(jnp.array([0.0, 0.5, 0.999]), 4)
+        Array([0, 2, 3], dtype=int32)
     """
-    return 2 * jax.random.randint(key, shape, 0, 2, jnp.int32) - 1
+    return jnp.minimum((count * uniform).astype(jnp.int32), count - 1)
+
+
+def as_sign(uniform: Array) -> Array:
+    """Turn uniform numbers into -1 or 1 with equal probability, int32.
+
+    Example:
+        >>> as_sign(jnp.array([0.3, 0.7]))
+        Array([-1,  1], dtype=int32)
+    """
+    return 2 * as_index(uniform, 2) - 1
 
 
 def one_hot(index: Array, channels: int, dtype: str) -> Array:
@@ -244,6 +254,21 @@ def one_hot(index: Array, channels: int, dtype: str) -> Array:
         [[0.0, 1.0, 0.0]]
     """
     return jax.nn.one_hot(index, channels, dtype=dtype)
+
+
+@eqx.filter_jit
+def _draw(task: Task, trials: int, key: Array, dtype: str) -> Trials:
+    """Draw in one compiled function, so that a call outside a training step is no slower; check what comes back."""
+    drawn = task.draw(trials, key, dtype)
+    channels = (task.inputs, task.outputs, task.outputs)
+    for what, array, count in zip(Trials._fields, drawn, channels, strict=True):
+        shape = (task.steps, trials, count)
+        if array.shape != shape:
+            raise ValueError(
+                f"{what} of task {task.name!r} have shape {array.shape}; "
+                f"draw must give (time, trial, channel) = {shape}."
+            )
+    return Trials(*(array.astype(dtype) for array in drawn))
 
 
 def _row(index: Array | int) -> Array | int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from tauflow.tasks.base import Task, Trials
@@ -65,7 +66,7 @@ class Cosine(Task):
         """Repeat the one trial there is; the key is not used."""
         shape = (self.steps, trials, 1)
         kick = self.between(0, 1).astype(dtype)[:, None, None] / self.dt  # (time, 1, 1)
-        time = jnp.arange(self.steps, dtype=dtype)[:, None, None] * self.dt  # (time, 1, 1)
-        wave = self.target_amplitude * jnp.cos(2 * jnp.pi / self.period * time)  # (time, 1, 1)
+        cosine = np.cos(2 * np.pi / self.period * self.times)  # (time,)
+        wave = jnp.asarray(self.target_amplitude * cosine, dtype)[:, None, None]  # (time, 1, 1)
         counts = self.between(0, self.steps_in(self.counted)).astype(dtype)[:, None, None]  # (time, 1, 1)
         return Trials(*(jnp.broadcast_to(part, shape) for part in (kick, wave, counts)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tauflow.tasks.base import Task, Trials, draw_signs, draw_steps, one_hot
+from tauflow.tasks.base import Task, Trials, as_index, as_sign, as_steps, draw_uniform, one_hot
 from tauflow.tasks.settings import (
     check_amplitude,
     check_count,
@@ -104,21 +103,20 @@ class FlipFlop(Task):
 
     def draw(self, trials: int, key: Array, dtype: str) -> Trials:
         """Draw all pulses that could fit, and compare the time grid with their onsets."""
-        key_interval, key_channel, key_sign = jax.random.split(key, 3)
-        shape = (trials, self.pulses)
+        for_interval, for_channel, for_sign = draw_uniform(key, (3, trials, self.pulses))  # each (trial, pulse)
         delay = self.steps_in(self.decision_delay)
-        interval = delay + draw_steps(key_interval, shape, self.stimulus_delay, self.dt)  # (trial, pulse)
+        interval = delay + as_steps(for_interval, self.stimulus_delay, self.dt)  # (trial, pulse)
         stop = self.steps_in(self.fixation) + jnp.cumsum(interval, axis=1, dtype=jnp.int32)  # (trial, pulse)
         onset = stop - interval  # (trial, pulse)
 
-        channel = jax.random.randint(key_channel, shape, 0, self.channels, jnp.int32)
-        sign = draw_signs(key_sign, shape).astype(dtype)
-        message = sign[..., None] * one_hot(channel, self.channels, dtype)  # (trial, pulse, channel)
+        sign = as_sign(for_sign).astype(dtype)  # (trial, pulse)
+        channel = one_hot(as_index(for_channel, self.channels), self.channels, dtype)  # (trial, pulse, channel)
+        message = sign[..., None] * channel  # (trial, pulse, channel)
 
         stimulus = self.steps_in(self.stimulus)
         pulse = self.between(onset, onset + stimulus).astype(dtype)  # (time, trial, pulse)
         decision = self.between(onset + delay, stop).astype(dtype)  # (time, trial, pulse)
-        inputs = jnp.einsum("tbp,bpc->tbc", pulse, message)  # (time, trial, channel)
-        targets = jnp.einsum("tbp,bpc->tbc", decision, message)  # (time, trial, channel)
+        inputs = (pulse[..., None] * message[None]).sum(axis=2)  # (time, trial, channel)
+        targets = (decision[..., None] * message[None]).sum(axis=2)  # (time, trial, channel)
         mask = jnp.broadcast_to(decision.sum(axis=2, keepdims=True), targets.shape)  # (time, trial, channel)
         return Trials(self.input_amplitude * inputs, self.target_amplitude * targets, mask)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tauflow.tasks.base import Task, Trials, one_hot
+from tauflow.tasks.base import Task, Trials, as_index, draw_uniform, one_hot
 from tauflow.tasks.settings import check_amplitude, check_count, check_duration, is_number, setting
 
 #: Coherences that the authors drew from.
@@ -106,17 +106,17 @@ class Mante(Task):
 
     def draw(self, trials: int, key: Array, dtype: str) -> Trials:
         """Draw context, coherences and noise."""
-        key_context, key_coherence, key_noise = jax.random.split(key, 3)
+        key_choice, key_noise = jax.random.split(key)
+        uniform = draw_uniform(key_choice, (trials, 1 + self.channels))  # (trial, context + signal)
         begin = self.steps_in(self.fixation)
         end = begin + self.steps_in(self.stimulus)
         answer = end + self.steps_in(self.decision_delay)
 
-        selected = jax.random.randint(key_context, (trials,), 0, self.channels, jnp.int32)
-        context = one_hot(selected, self.channels, dtype)  # (trial, context)
-        shape = (trials, self.channels)
-        which = jax.random.randint(key_coherence, shape, 0, len(self.coherences), jnp.int32)
+        context = one_hot(as_index(uniform[:, 0], self.channels), self.channels, dtype)  # (trial, context)
+        which = as_index(uniform[:, 1:], len(self.coherences))  # (trial, signal)
         coherence = jnp.asarray(self.coherences, dtype)[which]  # (trial, signal)
-        white = jax.random.normal(key_noise, (self.steps, *shape), jnp.float32).astype(dtype)
+        shape = (self.steps, trials, self.channels)
+        white = jax.random.normal(key_noise, shape, jnp.float32).astype(dtype)
 
         stimulus = self.between(begin, end).astype(dtype)[:, None, None]  # (time, 1, 1)
         decision = self.between(answer, self.steps).astype(dtype)[:, None, None]  # (time, 1, 1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tauflow.tasks.base import Task, Trials, draw_steps, one_hot
+from tauflow.tasks.base import Task, Trials, as_steps, draw_uniform, one_hot
 from tauflow.tasks.settings import (
     check_amplitude,
     check_duration,
@@ -89,9 +88,9 @@ class Romo(Task):
 
     def draw(self, trials: int, key: Array, dtype: str) -> Trials:
         """Draw the amplitudes and the delay between the pulses."""
-        key_amplitude, key_delay = jax.random.split(key)
-        first, second = draw_amplitudes(key_amplitude, trials, self.amplitudes, self.smallest_difference)
-        delay = draw_steps(key_delay, (trials,), self.stimulus_delay, self.dt)  # (trial,)
+        uniform = draw_uniform(key, (3, trials))  # (what, trial)
+        first, second = as_amplitudes(uniform[:2], self.amplitudes, self.smallest_difference)  # each (trial,)
+        delay = as_steps(uniform[2], self.stimulus_delay, self.dt)  # (trial,)
         pulse = self.steps_in(self.stimulus)
         first_end = self.steps_in(self.fixation) + pulse
         second_end = first_end + delay + pulse  # (trial,)
@@ -109,35 +108,29 @@ class Romo(Task):
         return Trials(inputs[..., None], self.target_amplitude * targets, mask)
 
 
-def draw_amplitudes(
-    key: Array, trials: int, amplitudes: tuple[float, float], smallest_difference: float
-) -> tuple[Array, Array]:
-    r"""Draw pairs uniformly from a square, given that their members differ by at least some amount.
+def as_amplitudes(uniform: Array, amplitudes: tuple[float, float], smallest_difference: float) -> tuple[Array, Array]:
+    r"""Turn uniform numbers into pairs, uniform in a square given that their members differ by at least some amount.
 
-    The pairs wanted fill two triangles, one on either side of the diagonal of $[low, high]^2$. Both are a
-    half of the smaller square $[low, high - d]^2$ whose larger coordinate was moved up by $d$, so this needs
-    no redrawing.
+    The pairs wanted fill two triangles, one on either side of the diagonal of $[low, high]^2$. Both are a half of the
+    smaller square $[low, high - d]^2$ whose larger coordinate was moved up by $d$, so this needs no redrawing.
 
     Args:
-        key: A JAX random key.
-        trials: Number of pairs.
+        uniform: Numbers in [0, 1), shape (2, trial).
         amplitudes: The ends of the interval, low < high.
         smallest_difference: d >= 0, below high - low.
 
     Returns:
-        First and second members, each (trial,) float32.
+        First and second members, each (trial,).
 
-    Source: the distribution of schuessler2020, supplement section 2, which redraws; exact, by the argument
-        above.
+    Source: the distribution of schuessler2020, supplement section 2, which redraws; exact, by the argument above.
 
     Example:
-        >>> first, second = draw_amplitudes(jax.random.key(0), 100, (0.5, 1.5), 0.2)
-        >>> bool((abs(first - second) > 0.1999).all())
-        True
+        >>> first, second = as_amplitudes(jnp.array([[0.0, 0.5], [0.5, 0.0]]), (0.5, 1.5), 0.2)
+        >>> [round(float(a), 3) for a in first], [round(float(b), 3) for b in second]
+        ([0.5, 1.1], [1.1, 0.5])
     """
     low, high = amplitudes
-    pair = jax.random.uniform(key, (2, trials), jnp.float32, low, high - smallest_difference)  # (2, trial)
-    first, second = pair[0], pair[1]  # (trial,)
+    first, second = low + (high - smallest_difference - low) * uniform  # each (trial,)
     second_larger = second > first  # (trial,)
     return (
         jnp.where(second_larger, first, first + smallest_difference),
