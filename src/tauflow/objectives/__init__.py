@@ -1,0 +1,8 @@
+"""Scalars to descend: functions of a network and a key."""
+
+from __future__ import annotations
+
+from tauflow.objectives.fixed_point import FixedPointLoss, fixed_point_readout
+from tauflow.objectives.mean_squared_error import MeanSquaredError, mean_squared_error
+
+__all__ = ["FixedPointLoss", "MeanSquaredError", "fixed_point_readout", "mean_squared_error"]

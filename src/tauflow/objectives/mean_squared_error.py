@@ -1,0 +1,117 @@
+"""The loss of a network on sampled trials: a masked mean of squared errors."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from tauflow.tasks import Task
+from tauflow.tasks.settings import check_count
+
+
+def mean_squared_error(outputs: Array, targets: Array, mask: Array) -> Array:
+    r"""Half the mean squared error where the mask is on, $\frac12 \sum m\,(z - \hat z)^2 / \sum m$.
+
+    The mean is over everything together: times, trials and outputs.
+
+    Args:
+        outputs: What the network answered, any shape, for example (time, trial, n_out).
+        targets: What it should have answered, same shape.
+        mask: 1 where the answer counts and 0 elsewhere, same shape.
+
+    Returns:
+        Scalar, >= 0, in squared units of the output.
+
+    Raises:
+        ValueError: If the shapes differ, or the mask is 0 everywhere.
+
+    Source: schuessler2020, supplement Eqs. 3 and 4. Deviation from print: the mask is counted over trials, times and
+        outputs together, which is the same where all outputs share one mask.
+
+    Example:
+        >>> outputs, targets = jnp.array([3.0, 5.0, 9.0]), jnp.array([1.0, 5.0, 0.0])
+        >>> float(mean_squared_error(outputs, targets, jnp.array([1.0, 1.0, 0.0])))
+        1.0
+    """
+    if not np.shape(outputs) == np.shape(targets) == np.shape(mask):
+        raise ValueError(
+            f"outputs {np.shape(outputs)}, targets {np.shape(targets)} and mask {np.shape(mask)} must have one shape; "
+            "compare the network's number of outputs with the task's."
+        )
+    _refuse_empty(mask)
+    error = jnp.where(mask != 0, outputs - targets, 0)  # where nothing counts, not even an overflow does
+    return 0.5 * jnp.sum(mask * error * error) / jnp.sum(mask)
+
+
+class MeanSquaredError(eqx.Module):
+    """The loss of a network on freshly drawn trials of a task.
+
+    Each call draws `trials` trials, and noise for the network, from the key alone; so one key is one batch. It takes
+    any network that maps inputs (time, trial, n_in) to outputs (time, trial, n_out), in the precision of its weights.
+
+    Attributes:
+        task: What is asked.
+        trials: Trials in a batch, >= 1; 1 is enough for a task that draws nothing.
+
+    Source: schuessler2020, supplement Eqs. 3 and 4, with batches of 32 trials.
+
+    Example:
+        >>> from tauflow.networks import RateRNN
+        >>> from tauflow.tasks import FlipFlop
+        >>> network = RateRNN.random(20, 2, 2, gain=0.9, key=jax.random.key(0))
+        >>> loss = MeanSquaredError(FlipFlop(), trials=8)(network, jax.random.key(1))
+        >>> loss.shape, bool(loss > 0)
+        ((), True)
+    """
+
+    name: ClassVar[str] = "mean-squared-error"
+    task: Task
+    trials: int = eqx.field(static=True, default=32)
+
+    def __check_init__(self) -> None:
+        check_count("trials", self.trials)
+        if not hasattr(self.task, "sample"):
+            raise ValueError(
+                f"task is {self.task!r}; it must be a task, for example MeanSquaredError(tauflow.tasks.FlipFlop())."
+            )
+
+    def __call__(self, network: Any, key: Array) -> Array:
+        """Return the loss on the batch that the key draws, a scalar in the precision of the network.
+
+        It is +inf, never NaN, where the network is so unstable that its outputs overflow.
+
+        Args:
+            network: Maps inputs to a response with `outputs`, as `network(inputs, key=key)`.
+            key: A JAX random key.
+
+        Raises:
+            ValueError: If the network's time step or number of outputs is not the task's, or the mask is empty.
+        """
+        dt = getattr(network, "dt", self.task.dt)
+        if dt != self.task.dt:
+            raise ValueError(
+                f"The network's dt is {dt!r} and the task's is {self.task.dt!r}; give both the same time step."
+            )
+        key_trials, key_noise = jax.random.split(key)
+        batch = self.task.sample(self.trials, key=key_trials, dtype=_precision(network))
+        outputs = network(batch.inputs, key=key_noise).outputs  # (time, trial, n_out)
+        loss = mean_squared_error(outputs, batch.targets, batch.mask)
+        return jnp.where(jnp.isnan(loss), jnp.inf, loss)
+
+
+def _precision(network: Any) -> str:
+    """Name the dtype of the network's weights: that of its widest floating-point array, float32 if it has none."""
+    weights = jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array))
+    names = {np.dtype(leaf.dtype).name for leaf in weights}
+    return "float64" if "float64" in names else "float32"
+
+
+def _refuse_empty(mask: Array) -> None:
+    """Raise if a mask that can be looked at now (it is not being traced) is 0 everywhere."""
+    if not isinstance(mask, jax.core.Tracer) and not np.any(mask):
+        raise ValueError("The mask is 0 everywhere, so there is no error to take the mean of; set it to 1 somewhere.")
