@@ -94,8 +94,15 @@ class Run:
             if not -size <= position < size:
                 raise ValueError(f"{dim} is {position}; the Run has {size}, so it lies from {-size} to {size - 1}.")
         if name == "W" and "W_a" in self.data:
-            return Factors(*(self.data[part].values[run, snapshot] for part in ("W_a", "W_c", "W_b")))
-        return self.data[name].values[run, snapshot]
+            return Factors(*(self._kept(part, run, snapshot) for part in ("W_a", "W_c", "W_b")))
+        return self._kept(name, run, snapshot)
+
+    def _kept(self, name: str, run: int, snapshot: int) -> np.ndarray:
+        """One array without the NaN that pads a member with fewer units."""
+        array = self.data[name]
+        size = int(self.data["units"].values[run]) if "units" in self.data else None
+        own = tuple(slice(size if dim in ("unit", "unit_pre") else None) for dim in array.dims[2:])
+        return array.values[(run, snapshot, *own)]
 
     def network(self, run: int = 0, snapshot: int = -1, like: Any = None) -> Any:
         """The network of one member at one snapshot.
@@ -128,7 +135,11 @@ class Run:
                 )
         if like is not None:
             return rebuild.fill(like, weights)
-        return rebuild.rebuild(self.data.attrs["network"], weights)
+        description = json.loads(self.data.attrs["network"])
+        static = description["static"]
+        if "network_static" in self.data:
+            static = json.loads(str(self.data["network_static"].values[run]))
+        return rebuild.rebuild(description["name"], static, weights)
 
     def select(self, **where: Any) -> Run:
         """The members at which labels along `run` have given values, for example `run.select(gain=0.9)`.

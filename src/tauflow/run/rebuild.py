@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -110,14 +109,12 @@ def _plain(value: Any) -> Any:
     return _NOT_PLAIN
 
 
-def rebuild(description: str, weights: Mapping[str, Any]) -> Any:
-    """Our network from the attribute `network` and its weights (arrays, or `Factors` for W).
+def rebuild(name: str, static: Mapping[str, Any], weights: Mapping[str, Any]) -> Any:
+    """A registered network from its class name, static fields and weights (arrays, or `Factors` for W).
 
     Raises:
         RunError: If the class is unknown, or its weights were not kept.
     """
-    network = json.loads(description)
-    name, static = network["name"], network["static"]
     if name not in _REGISTRY:
         known = ", ".join(sorted(_REGISTRY)) or "none; import tauflow.networks first"
         raise RunError(

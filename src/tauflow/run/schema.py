@@ -2,7 +2,9 @@
 
 A member is one network; all lie along `run`. Learning has three axes, because what is cheap is kept often and what is
 large seldom: `update` (loss and gradient norm), `measurement` (spectra and probes), `snapshot` (weights). Each has its
-own learning time `tau`. A member's records after it stopped are NaN.
+own learning time `tau`. A member's records after it stopped are NaN. Where members differ in size, smaller ones are
+padded with NaN at their end and `units` says how many units each has; where they differ in static fields,
+`network_static` has the JSON text of each one's.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ VARIABLES = {
     "seed": (("run",), _INTEGER),
     "diverged_grad_norm": (("run",), _FLOAT),
     "diverged_spectral_abscissa": (("run",), _FLOAT),
+    "units": (("run",), _INTEGER),
+    "network_static": (("run",), _TEXT),
     "update": (("update",), _INTEGER),
     "snapshot_update": (("snapshot",), _INTEGER),
     "measurement_update": (("measurement",), _INTEGER),
@@ -165,9 +169,9 @@ def _check_attributes(data: xr.Dataset) -> None:
             value = None
         if not isinstance(value, dict):
             raise RunError(f"attrs[{name!r}] is {data.attrs[name]!r}; it must be the JSON text of an object.")
-        if name == "network" and not ({"name", "static"} <= value.keys() and isinstance(value["static"], dict)):
+        if name == "network" and not (value.keys() == {"name", "static"} and isinstance(value["static"], dict)):
             raise RunError(
-                f"attrs['network'] is {data.attrs[name]}; it must name the network and its static fields, "
+                f"attrs['network'] is {data.attrs[name]}; it must have name and static fields only, "
                 'for example {"name": "RateRNN", "static": {"phi": "tanh"}}.'
             )
 

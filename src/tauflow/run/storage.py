@@ -27,6 +27,7 @@ _MANIFEST = "tauflow_store"
 _LABELS = "tauflow_labels"
 _ROOT = "zarr.json"
 _CHUNK_BYTES = 2**26
+_FLAT = {"name": "default", "separator": "."}  # c.0.1 and not c/0/1: fewer folders to force to the disk
 
 
 def write_atomic_store(dataset: xr.Dataset, path: str | Path) -> Path:
@@ -82,7 +83,7 @@ def _as_files(dataset: xr.Dataset) -> dict[str, bytes]:
     store: dict[str, Any] = {}
     encoded = _encode_labels(dataset)
     encoding = {
-        name: {"compressors": None, "_FillValue": None, "chunks": _chunks(variable)}
+        name: {"compressors": None, "_FillValue": None, "chunks": _chunks(variable), "chunk_key_encoding": _FLAT}
         for name, variable in encoded.variables.items()
     }
     try:
