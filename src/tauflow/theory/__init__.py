@@ -1,0 +1,9 @@
+"""Theories: published results as functions, and as objects that know what they assume of a run."""
+
+from tauflow.theory.base import Assumption, Overlay, Theory, overlay
+from tauflow.theory.fixed_point_theory import FixedPointTheory
+
+#: Every theory that a study tries to lay over its run.
+THEORIES: tuple[Theory, ...] = (FixedPointTheory(),)
+
+__all__ = ["THEORIES", "Assumption", "FixedPointTheory", "Overlay", "Theory", "overlay"]

@@ -1,0 +1,80 @@
+"""Argument checks of the theory functions: gain, learning time and target, broadcast against each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tauflow.analysis._arguments import FloatArray, real_array
+
+GAIN = "a number in [0, 1), for example gain=0.6: at gain 1 the linear network loses its stability"
+TAU = "a learning time >= 0, for example tau=0.1"
+TARGET = "a finite number, for example target=0.5"
+
+
+def as_gain(gain: ArrayLike) -> FloatArray:
+    """Check a gain (or an array of them) and return it as float64.
+
+    Example:
+        >>> as_gain(0.5)
+        array(0.5)
+    """
+    values = real_array("gain", gain, wanted=GAIN)
+    _refuse("gain", values, (values < 0) | (values >= 1), GAIN)
+    return values
+
+
+def as_tau(tau: ArrayLike) -> FloatArray:
+    """Check a learning time (or an array of them) and return it as float64.
+
+    Example:
+        >>> as_tau([0, 1])
+        array([0., 1.])
+    """
+    values = real_array("tau", tau, wanted=TAU)
+    _refuse("tau", values, values < 0, TAU)
+    return values
+
+
+def as_target(target: ArrayLike) -> FloatArray:
+    """Check a target (or an array of them) and return it as float64.
+
+    Example:
+        >>> as_target(-2)
+        array(-2.)
+    """
+    return real_array("target", target, wanted=TARGET)
+
+
+def as_order(order: int, highest: int) -> int:
+    """Check the order of a series.
+
+    Example:
+        >>> as_order(2, highest=3)
+        2
+    """
+    if isinstance(order, bool) or order not in range(1, highest + 1):
+        allowed = ", ".join(str(i) for i in range(1, highest)) + f" or {highest}"
+        raise ValueError(f"order is {order!r}; it must be {allowed}, the orders in tau the series is known to.")
+    return int(order)
+
+
+def together(**arrays: FloatArray) -> list[FloatArray]:
+    """Broadcast arrays to one shape, or name the two that do not fit.
+
+    Example:
+        >>> [a.shape for a in together(tau=np.zeros((3, 1)), gain=np.zeros(2))]
+        [(3, 2), (3, 2)]
+    """
+    try:
+        return list(np.broadcast_arrays(*arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(
+            f"The shapes do not fit together: {shapes}; give one of them a new axis, for example tau[:, None]."
+        ) from None
+
+
+def _refuse(name: str, values: FloatArray, wrong: np.ndarray, wanted: str) -> None:
+    if wrong.any():
+        raise ValueError(f"{name} is {values[wrong].flat[0]}; it must be {wanted}.")

@@ -1,0 +1,109 @@
+"""What a theory is: a name, assumptions that it checks on a run, and predictions in the run's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import xarray as xr
+
+from tauflow.run import Run
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One assumption of a theory, measured on a run.
+
+    Attributes:
+        name: What is assumed, in a word or two.
+        measured: The size of what was found, the worst over the run's members; NaN where it cannot be measured.
+        limit: The size up to which the assumption counts as holding.
+        holds: Whether it does.
+        sentence: What was found and what is wanted, for a reader.
+
+    Example:
+        >>> Assumption("linear network", 0.0, 0.0, True, "phi is the identity.").holds
+        True
+    """
+
+    name: str
+    measured: float
+    limit: float
+    holds: bool
+    sentence: str
+
+
+@runtime_checkable
+class Theory(Protocol):
+    """A published result that can be laid over a run.
+
+    Attributes:
+        name: Its name, as a legend shows it.
+        paper: Short name of the paper it is from.
+    """
+
+    name: str
+    paper: str
+
+    def check(self, run: Run) -> tuple[Assumption, ...]:
+        """Measure every assumption on the run; never raises for a run that the theory is not about."""
+        ...
+
+    def predict(self, run: Run) -> xr.Dataset:
+        """Predict quantities under the run's own variable names, dimensions and learning times.
+
+        A result for large N carries `<variable>_band`, the half-width that N^-1/2 leaves; what the theory does not
+        reach is NaN.
+
+        Raises:
+            ValueError: If the run lacks what the prediction needs.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What one theory says about one run.
+
+    Attributes:
+        theory_name: The theory's name.
+        paper: Short name of its paper.
+        assumptions: All that were measured; those that fail say why there is no prediction.
+        prediction: The prediction, or None where an assumption fails.
+    """
+
+    theory_name: str
+    paper: str
+    assumptions: tuple[Assumption, ...]
+    prediction: xr.Dataset | None
+
+    @property
+    def applies(self) -> bool:
+        """Whether all assumptions hold."""
+        return self.prediction is not None
+
+
+def overlay(theory: Theory, run: Run) -> Overlay:
+    """Check a theory on a run and, if all its assumptions hold, predict.
+
+    Args:
+        theory: For example `FixedPointTheory()`.
+        run: Any run.
+
+    Returns:
+        `Overlay`; its prediction is None if an assumption fails.
+
+    Example:
+        >>> import jax
+        >>> from tauflow.learning import flow
+        >>> from tauflow.networks import RateRNN
+        >>> from tauflow.theory import FixedPointTheory
+        >>> network = RateRNN.random(10, 1, 1, gain=0.0, key=jax.random.key(0))
+        >>> run = flow(network, lambda net, key: (net.W**2).sum(), duration=1.0)
+        >>> failing = [a.name for a in overlay(FixedPointTheory(), run).assumptions if not a.holds]
+        >>> failing
+        ['linear network', 'fixed-point task', 'only W learns']
+    """
+    assumptions = theory.check(run)
+    holds = all(assumption.holds for assumption in assumptions)
+    return Overlay(theory.name, theory.paper, assumptions, theory.predict(run) if holds else None)
