@@ -94,15 +94,17 @@ def overlay(theory: Theory, run: Run) -> Overlay:
         `Overlay`; its prediction is None if an assumption fails.
 
     Example:
-        >>> import jax
-        >>> from tauflow.learning import flow
-        >>> from tauflow.networks import RateRNN
-        >>> from tauflow.theory import FixedPointTheory
-        >>> network = RateRNN.random(10, 1, 1, gain=0.0, key=jax.random.key(0))
-        >>> run = flow(network, lambda net, key: (net.W**2).sum(), duration=1.0)
-        >>> failing = [a.name for a in overlay(FixedPointTheory(), run).assumptions if not a.holds]
-        >>> failing
-        ['linear network', 'fixed-point task', 'only W learns']
+        >>> class LossFalls:
+        ...     name, paper = "LossFalls", "none"
+        ...     def check(self, run):
+        ...         rises = float(run.data.loss.diff("update").max())
+        ...         return (Assumption("falling loss", rises, 0.0, rises <= 0, f"The loss rises by {rises}."),)
+        ...     def predict(self, run):
+        ...         return run.data[["loss"]]
+        >>> from types import SimpleNamespace
+        >>> run = SimpleNamespace(data=xr.Dataset({"loss": (("run", "update"), [[1.0, 3.0]])}))
+        >>> overlay(LossFalls(), run).assumptions[0].sentence
+        'The loss rises by 2.0.'
     """
     assumptions = theory.check(run)
     holds = all(assumption.holds for assumption in assumptions)

@@ -135,13 +135,13 @@ def independent(member: Member) -> Found:
     B = np.linalg.inv(np.eye(n) - member.W0)  # (n, n)
     p, q, outer, inner = B.T @ w, B @ m, B @ B.T, B.T @ B
     overlaps: dict[str, tuple[float, float]] = {
-        "w.m": (w @ m, 1 / math.sqrt(n)),
-        "w.Bm": (w @ q, float(np.linalg.norm(B)) / n),
-        "m.B'BB'w": (q @ (B @ p), float(np.linalg.norm(outer @ B)) / n),
-        "w.BB'w": (p @ p - np.trace(outer) / n, _quadratic_spread(outer)),
-        "m.B'Bm": (q @ q - np.trace(inner) / n, _quadratic_spread(inner)),
+        "w.m": (float(w @ m), 1 / math.sqrt(n)),
+        "w.Bm": (float(w @ q), float(np.linalg.norm(B)) / n),
+        "m.B'BB'w": (float(q @ (B @ p)), float(np.linalg.norm(outer @ B)) / n),
+        "w.BB'w": (float(p @ p - np.trace(outer) / n), _quadratic_spread(outer)),
+        "m.B'Bm": (float(q @ q - np.trace(inner) / n), _quadratic_spread(inner)),
     }
-    sizes = {name: abs(float(value)) / spread if spread > 0 else 0.0 for name, (value, spread) in overlaps.items()}
+    sizes = {name: abs(value) / spread if spread > 0 else 0.0 for name, (value, spread) in overlaps.items()}
     worst = max(sizes, key=lambda name: sizes[name])
     told = f"The overlap {worst} is {sizes[worst]:.2g} standard deviations of independent vectors away from its mean"
     return Found("independent w, m, W0", sizes[worst], DEVIATIONS, f"{told}; {DEVIATIONS:g} are allowed.")

@@ -26,7 +26,8 @@ class FixedPointTheory:
 
     `predict` gives `loss` and `delta_W_singular_values` (two of them) with their bands, one standard deviation over
     networks at leading order in N^-1/2, for every member from its own gain (measured on W0), target and N. It uses
-    nothing else of the network. Beyond the learning time, the root of the cubic where the series meets the target, it is NaN.
+    nothing else of the network. Beyond the learning time, the root of the cubic where the series meets the target,
+    it is NaN.
 
     Attributes:
         name: Its name in legends.
@@ -36,12 +37,12 @@ class FixedPointTheory:
 
     Example:
         >>> import jax, optax
-        >>> from tauflow.learning import descend
+        >>> from tauflow.learning import Record, descend
         >>> from tauflow.networks import RateRNN
         >>> from tauflow.objectives import FixedPointLoss
         >>> network = RateRNN.random(100, 1, 1, gain=0.3, key=jax.random.key(0), phi="identity")
         >>> run = descend(network, FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=50, train=("W",),
-        ...               key=jax.random.key(1))
+        ...               key=jax.random.key(1), record=Record(measurements=2))
         >>> theory = FixedPointTheory()
         >>> all(assumption.holds for assumption in theory.check(run))
         True
