@@ -188,7 +188,7 @@ BAD = {
     "objects": (lambda d: d.assign(x=("run", np.array([None] * RUNS))), "x has dtype object"),
     "kind": (lambda d: d.assign_attrs(kind="guess"), "attrs['kind'] is 'guess'"),
     "configuration": (lambda d: d.assign_attrs(configuration="{"), "JSON text of an object"),
-    "network": (lambda d: d.assign_attrs(network="{}"), "must have name and static"),
+    "network": (lambda d: d.assign_attrs(network="{}"), "must have name and static only"),
     "newer": (lambda d: d.assign_attrs(schema=2), "upgrade tauflow"),
     "odd schema": (lambda d: d.assign_attrs(schema="old"), "must be 1"),
     "no member": (lambda d: d.isel(run=slice(0, 0)), "empty"),
@@ -328,6 +328,7 @@ def test_members_of_different_size_and_static_fields():
     network = run.network(run=0)
     assert [a.shape for a in (network.W, network.W_in, network.W_out)] == [(3, 3), (3, 2), (1, 3)]
     np.testing.assert_array_equal(network.W, small[0, -1, :3, :3])
+    assert run.static(0)["phi"] == "relu" and run.static(1)["phi"] == "tanh" and Run(dataset()).static()["dt"] == 0.5
     assert network.phi == "relu" and run.network(run=1).phi == "tanh" and run.network(run=1).W.shape == (4, 4)
     assert run.select(seed=1).network().phi == "tanh" and merge([run, run]).network(run=RUNS).phi == "relu"
 

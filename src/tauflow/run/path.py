@@ -135,11 +135,17 @@ class Run:
                 )
         if like is not None:
             return rebuild.fill(like, weights)
-        description = json.loads(self.data.attrs["network"])
-        static = description["static"]
+        return rebuild.rebuild(json.loads(self.data.attrs["network"])["name"], self.static(run), weights)
+
+    def static(self, run: int = 0) -> dict[str, Any]:
+        """Static fields of one member's network, such as its nonlinearity and step.
+
+        Args:
+            run: Position of the member.
+        """
         if "network_static" in self.data:
-            static = json.loads(str(self.data["network_static"].values[run]))
-        return rebuild.rebuild(description["name"], static, weights)
+            return json.loads(str(self.data["network_static"].values[run]))
+        return json.loads(self.data.attrs["network"])["static"]
 
     def select(self, **where: Any) -> Run:
         """The members at which labels along `run` have given values, for example `run.select(gain=0.9)`.

@@ -171,8 +171,9 @@ def _check_attributes(data: xr.Dataset) -> None:
             raise RunError(f"attrs[{name!r}] is {data.attrs[name]!r}; it must be the JSON text of an object.")
         if name == "network" and not (value.keys() == {"name", "static"} and isinstance(value["static"], dict)):
             raise RunError(
-                f"attrs['network'] is {data.attrs[name]}; it must have name and static fields only, "
-                'for example {"name": "RateRNN", "static": {"phi": "tanh"}}.'
+                f"attrs['network'] is {data.attrs[name]}; it must have name and static only, for example "
+                '{"name": "RateRNN", "static": {"phi": "tanh"}}; what differs between members goes into the coordinate '
+                "network_static."
             )
 
 
