@@ -1,3 +1,80 @@
-"""tauflow watches recurrent networks learn."""
+"""tauflow watches recurrent networks learn: the path of their weights, what it is made of, what theory predicts.
+
+The names here are loaded when first used, so that `import tauflow` and the command line start at once. Everything else
+is reached through its folder, for example `tauflow.analysis.singular_values`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tauflow.learning import Record, descend, ensemble, flow
+    from tauflow.networks import RateRNN
+    from tauflow.objectives import FixedPointLoss, MeanSquaredError
+    from tauflow.run import Run, load, merge
+    from tauflow.simulate import simulate as simulate
+    from tauflow.study import Study, resume_study, run_study
+    from tauflow.tasks import Cosine, FixedPoint, FlipFlop, Mante, Romo
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "tauflow.learning": ("Record", "descend", "ensemble", "flow"),
+    "tauflow.networks": ("RateRNN",),
+    "tauflow.objectives": ("FixedPointLoss", "MeanSquaredError"),
+    "tauflow.run": ("Run", "load", "merge"),
+    "tauflow.study": ("Study", "resume_study", "run_study"),
+    "tauflow.tasks": ("Cosine", "FixedPoint", "FlipFlop", "Mante", "Romo"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Cosine",
+    "FixedPoint",
+    "FixedPointLoss",
+    "FlipFlop",
+    "Mante",
+    "MeanSquaredError",
+    "RateRNN",
+    "Record",
+    "Romo",
+    "Run",
+    "Study",
+    "descend",
+    "ensemble",
+    "flow",
+    "load",
+    "merge",
+    "resume_study",
+    "run_study",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The package, in which `simulate` is the function and not the module of the same name."""
+
+    @property
+    def simulate(self) -> Any:
+        return import_module("tauflow.simulate").simulate
+
+    @simulate.setter
+    def simulate(self, module: ModuleType) -> None:
+        """Where Python would put the module; `from tauflow.simulate import ...` does not look here."""
+
+
+sys.modules[__name__].__class__ = _Package

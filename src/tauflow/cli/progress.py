@@ -1,0 +1,109 @@
+"""One line that says how far learning has come: live on a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tauflow.learning import Progress
+
+PLAIN_SECONDS = 5.0
+_BAR_WIDTH = 20
+
+
+class ProgressLine:
+    """A listener for `Progress` and for texts that name a stage; used as a context.
+
+    Args:
+        console: Where the line goes.
+        plain_seconds: Seconds between two lines where the console is no terminal, at least.
+    """
+
+    def __init__(self, console: Console, plain_seconds: float = PLAIN_SECONDS):
+        self._console, self._every = console, plain_seconds
+        self._live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
+        self._last = -math.inf
+        self._shown: Progress | None = None
+
+    def __enter__(self) -> ProgressLine:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, news: Progress | str) -> None:
+        """Show the state of learning, or the name of a later stage."""
+        if isinstance(news, str):
+            self._stage(news)
+            return
+        self._shown = news
+        ended = news.running == 0
+        if self._live is not None:
+            self._live.update(_row(news, min(_BAR_WIDTH, max(5, self._console.width - 80))))
+        elif ended or time.monotonic() - self._last >= self._every:
+            self._last = time.monotonic()
+            self._console.print(sentence(news), soft_wrap=True, highlight=False)
+
+    def _stage(self, text: str) -> None:
+        if self._live is None:
+            self._console.print(f"{text} ...", soft_wrap=True, highlight=False)
+            return
+        if self._shown is not None:  # leave the last line of learning where it is
+            self._console.print(_row(self._shown, min(_BAR_WIDTH, max(5, self._console.width - 80))))
+            self._shown = None
+        self._live.update(Text(f"{text} ...", style="dim"))
+
+
+def sentence(news: Progress) -> str:
+    """The state of learning in words.
+
+    Example:
+        >>> from tauflow.learning import Progress
+        >>> sentence(Progress(40, 1000, 3, 0, 1, 0.0123, 104.0, 37.0))
+        '40/1000 updates; 3 running, 0 done, 1 diverged; loss 0.0123; 104 updates/s; 0:37 left'
+    """
+    parts = [f"{news.update}/{news.steps} updates", _members(news)]
+    if math.isfinite(news.loss):
+        parts.append(f"loss {news.loss:.3g}")
+    if math.isfinite(news.updates_per_second):
+        parts.append(f"{news.updates_per_second:.3g} updates/s")
+    if news.running and math.isfinite(news.seconds_left):
+        parts.append(f"{clock(news.seconds_left)} left")
+    return "; ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, or hours, minutes and seconds.
+
+    Example:
+        >>> clock(37.2), clock(3723)
+        ('0:37', '1:02:03')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _members(news: Progress) -> str:
+    return f"{news.running} running, {news.done} done, {news.diverged} diverged"
+
+
+def _row(news: Progress, width: int) -> Table:
+    row = Table.grid(padding=(0, 1))
+    words = sentence(news).split("; ")
+    row.add_row(ProgressBar(total=max(news.steps, 1), completed=news.update, width=width), Text("  ".join(words)))
+    return row

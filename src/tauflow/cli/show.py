@@ -1,0 +1,118 @@
+"""Results as tables and lines for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tauflow.study import Study
+
+MOST_COLUMNS = 6
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number to a few digits, and a dash for NaN.
+
+    Example:
+        >>> number(0.01234), number(float("nan")), number(float("inf")), number(12.0)
+        ('0.0123', '-', 'inf', '12')
+    """
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def _whole(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0f}"
+
+
+def outlier_list(values: Sequence[complex], most: int = 4) -> str:
+    """Outliers in words; a pair of conjugates counts once, as a ± b i.
+
+    Example:
+        >>> outlier_list([1.5 + 0.2j, 1.5 - 0.2j, -1.1 + 0j])
+        '1.5±0.2i, -1.1'
+    """
+    shown = [value for value in values if value.imag >= 0]
+    words = [number(v.real) + (f"±{number(v.imag)}i" if v.imag > 0 else "") for v in shown]
+    return ", ".join(words[:most] + (["..."] if len(words) > most else [])) or "none"
+
+
+def _relative(row: Mapping[str, Any], name: str) -> float:
+    return row[name] / row["initial_loss"] if row["initial_loss"] else math.nan
+
+
+#: Line of the table -> its value for a row, and how to write it.
+_LINES: tuple[tuple[str, Callable[[Mapping[str, Any]], Any], Callable[[Any], str]], ...] = (
+    ("initial loss", lambda row: row["initial_loss"], number),
+    ("final loss", lambda row: row["final_loss"], number),
+    ("updates to 5 % of the first loss", lambda row: row["updates_to_threshold"], _whole),
+    ("functional rank of ΔW", lambda row: row["functional_rank_delta_W"], _whole),
+    ("functional rank of W", lambda row: row["functional_rank_W"], _whole),
+    ("‖ΔW‖", lambda row: row["delta_W_norm"], number),
+    ("loss after shuffling W₀ / initial loss", lambda row: _relative(row, "shuffled_loss"), number),
+)
+
+
+def study_table(study: Study) -> Table:
+    """The measures of a study: a column per network, or median and range where there are many."""
+    rows, settings = study.table(), study.configuration
+    few = len(rows) <= MOST_COLUMNS
+    table = Table(title=f"{settings.task}, g = {settings.gain:g}, N = {settings.neurons}")
+    table.add_column("")
+    for heading in [f"seed {row['seed']}" for row in rows] if few else ["median", "least", "most"]:
+        table.add_column(heading, justify="right", overflow="fold")
+
+    def add(label: str, values: Sequence[float], write: Callable[[float], str] = number) -> None:
+        table.add_row(label, *([write(value) for value in values] if few else _spread(values, write)))
+
+    for label, read, write in _LINES:
+        add(label, [float(read(row)) for row in rows], write)
+    singular = [row["delta_W_singular_values"] for row in rows]
+    for i in range(max(len(values) for values in singular)):
+        add(f"singular value {i + 1} of ΔW", [values[i] if i < len(values) else math.nan for values in singular])
+    if few:
+        table.add_row("eigenvalue outliers of W", *[outlier_list(row["outliers"]) for row in rows])
+    else:
+        add("number of eigenvalue outliers of W", [float(len(row["outliers"])) for row in rows], _whole)
+    if any(row["status"] != "done" for row in rows):
+        told = [row["status"] + (f" at {row['stopped_at']}" if row["stopped_at"] >= 0 else "") for row in rows]
+        short = [f"{sum(row['status'] != 'done' for row in rows)} of {len(rows)} not done", "", ""]
+        table.add_row("status", *(told if few else short))
+    return table
+
+
+def _spread(values: Sequence[float], write: Callable[[float], str]) -> list[str]:
+    known = [value for value in values if not math.isnan(value)]
+    return [write(float(f(known))) if known else "-" for f in (np.median, min, max)]
+
+
+def study_sentences(study: Study) -> list[str]:
+    """What a reader of the table should also know: divergence, theories that apply and that do not."""
+    statuses = [str(status) for status in study.run.data["status"].values]
+    sentences = []
+    diverged = statuses.count("diverged")
+    if diverged == len(statuses):
+        sentences.append(
+            "All networks diverged, so there are no final weights to measure; try a lower --learning-rate."
+        )
+    elif diverged:
+        sentences.append(f"{diverged} of {len(statuses)} networks diverged and have no final weights to measure.")
+    for overlay in study.overlays:
+        failing = [assumption for assumption in overlay.assumptions if not assumption.holds]
+        if failing:
+            sentences.append(f"{overlay.theory_name} is not overlaid: {failing[0].sentence}")
+        else:
+            sentences.append(f"{overlay.theory_name} applies and is overlaid.")
+    return sentences
+
+
+def claim_line(name: str, holds: bool, measured: Mapping[str, Any], sentence: str) -> Text:
+    """One claim of a figure with the numbers that were measured."""
+    numbers = ", ".join(f"{key} = {number(v, 4) if isinstance(v, float) else v}" for key, v in measured.items())
+    mark = Text("holds  ", style="green") if holds else Text("FAILS  ", style="bold red")
+    return Text.assemble("  ", mark, (name, "bold"), f": {sentence} ({numbers})" if numbers else f": {sentence}")

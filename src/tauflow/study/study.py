@@ -1,0 +1,245 @@
+"""The main job: train networks on a task, measure what learning did, ask the theories, write the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tauflow.learning import Progress, Record, ensemble
+from tauflow.run import Run, RunError, write_atomic_bytes, write_atomic_store
+from tauflow.study.configuration import StudyConfiguration
+from tauflow.study.folders import first_free, make_new
+from tauflow.study.measures import EVALUATION_TRIALS, measure
+from tauflow.study.recipe import recipe
+from tauflow.theory import THEORIES
+from tauflow.theory.base import Overlay, overlay
+
+CONFIGURATION_FILE = "study.json"
+REPORT_FILE = "report.html"
+RUNS = Path("runs")
+Listener = Callable[[Progress | str], None]
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """A study that was interrupted from the keyboard.
+
+    Attributes:
+        folder: The folder from which `resume_study` goes on.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(f"interrupted; go on with resume_study({str(folder)!r})")
+        self.folder = folder
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        run: The path of every network through learning.
+        measures: What learning did, member by member, as `tauflow.study.measure` gives it.
+        overlays: What every theory says about the run, or which of its assumptions fails.
+        configuration: All settings.
+        folder: Where `run.zarr`, `measures.zarr`, `report.html` and the figures are.
+    """
+
+    run: Run
+    measures: xr.Dataset
+    overlays: tuple[Overlay, ...]
+    configuration: StudyConfiguration
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The page, one HTML file that opens offline."""
+        return self.folder / REPORT_FILE
+
+    def table(self) -> list[dict[str, Any]]:
+        """The measures in rows, one per network; what a diverged network lacks is NaN or empty.
+
+        Returns:
+            Dicts with `seed`, `status`, `stopped_at`, `initial_loss`, `final_loss`, `updates_to_threshold`,
+            `functional_rank_delta_W`, `functional_rank_W`, `delta_W_norm`, `shuffled_loss` (numbers),
+            `delta_W_singular_values` (the first three) and `outliers` (complex), tuples.
+        """
+        scalars = [str(name) for name, array in self.measures.data_vars.items() if array.dims == ("run",)]
+        rows = []
+        for member in range(self.run.n_runs):
+            own = self.measures.isel(run=member)
+            away = own["outliers"].values
+            rows.append(
+                {
+                    "seed": int(self.run.data["seed"].values[member]),
+                    "status": str(self.run.data["status"].values[member]),
+                    "stopped_at": int(self.run.data["stopped_at"].values[member]),
+                    **{name: float(own[name]) for name in scalars},
+                    "delta_W_singular_values": tuple(own["final_delta_W_singular_values"].values[:3].tolist()),
+                    "outliers": tuple(away[~np.isnan(away)].tolist()),
+                }
+            )
+        return rows
+
+
+def run_study(
+    task: str = "flip-flop",
+    *,
+    neurons: int = 256,
+    gain: float = 0.9,
+    seeds: int = 4,
+    steps: int | None = None,
+    seed: int = 0,
+    phi: str | None = None,
+    learning_rate: float | None = None,
+    optimizer: str | None = None,
+    batch: int | None = None,
+    dt: float | None = None,
+    noise: float = 0.0,
+    target: float | None = None,
+    train: Sequence[str] | None = None,
+    record: Record = Record(),
+    out: str | Path | None = None,
+    progress: Listener | None = None,
+) -> Study:
+    """Train an ensemble of rate networks on a task, measure it, and write a folder with the page.
+
+    What is None is taken from the task's recipe, the settings of the paper that the task comes from
+    (`tauflow.study.RECIPES`). Everything is committed on the way: a study that was killed goes on with `resume_study`.
+
+    Args:
+        task: Name of the task: "flip-flop", "mante", "romo", "fixed-point" or "cosine".
+        neurons: Number of units N.
+        gain: g, the radius of the disk that the eigenvalues of the initial W fill.
+        seeds: Number of networks.
+        steps: Number of updates.
+        seed: The number from which all randomness comes.
+        phi: Nonlinearity of the network.
+        learning_rate: Rate of the optimizer.
+        optimizer: "adam" or "sgd".
+        batch: Trials per update.
+        dt: Time step in membrane times.
+        noise: Standard deviation of the noise on the state per square root of time.
+        target: Size of the task's target.
+        train: Fields of the network that learning moves, of "W", "W_in" and "W_out".
+        record: What to keep of the path; without probes.
+        out: The folder, which must not exist yet; by default the first free `runs/<task>-<n>`.
+        progress: Called with a `Progress` now and then while networks learn, and with a text at every later stage.
+
+    Returns:
+        The Study. Networks that diverge are labelled; the others go on untouched.
+
+    Raises:
+        ValueError: If a setting is out of range, or the folder exists or cannot be written. Nothing is written then.
+        StudyInterrupted: At a keyboard interrupt.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     study = run_study("fixed-point", neurons=20, seeds=1, steps=2, out=f"{folder}/first")
+        >>> study.run.data.loss.shape, study.report.name
+        ((1, 2), 'report.html')
+    """
+    configuration = StudyConfiguration.complete(
+        task, neurons=neurons, gain=gain, seeds=seeds, steps=steps, seed=seed, phi=phi, learning_rate=learning_rate,
+        optimizer=optimizer, batch=batch, dt=dt, noise=noise, target=target, train=train, record=record,
+    )  # fmt: skip
+    folder = first_free(RUNS, configuration.task) if out is None else make_new(out)
+    write_atomic_bytes(folder / CONFIGURATION_FILE, configuration.to_json().encode())
+    return _carry_out(configuration, folder, progress)
+
+
+def resume_study(folder: str | Path, *, task: str | None = None, progress: Listener | None = None) -> Study:
+    """Go on with a study where it was last committed; of one that is finished, redo measures and page.
+
+    Args:
+        folder: The folder of the study.
+        task: Name of the task that the study must have; None for any.
+        progress: As for `run_study`.
+
+    Returns:
+        The Study, the same as if it had never been interrupted.
+
+    Raises:
+        ValueError: If there is no study in the folder or one of another task, or what is there is damaged.
+        StudyInterrupted: At a keyboard interrupt.
+    """
+    folder = Path(folder)
+    path = folder / CONFIGURATION_FILE
+    if not path.is_file():
+        raise RunError(f"{folder} holds no {CONFIGURATION_FILE}; name a study's folder, for example runs/flip-flop-1.")
+    try:
+        configuration = StudyConfiguration.from_json(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
+    except ValueError as error:
+        raise RunError(f"{path} cannot be used: {error}") from None
+    if task not in (None, configuration.task):
+        raise ValueError(f"{folder} holds a study of {configuration.task}, not of {task}; leave the task out.")
+    return _carry_out(configuration, folder, progress)
+
+
+def _carry_out(configuration: StudyConfiguration, folder: Path, progress: Listener | None) -> Study:
+    """Train (or go on, or find the finished run), measure, overlay, and write everything into the folder."""
+    say = progress or (lambda _: None)
+    try:
+        run = ensemble(
+            configuration.make_network,
+            configuration.make_objective,
+            configuration.make_optimizer,
+            keys=configuration.keys(),
+            steps=configuration.steps,
+            train=configuration.train,
+            record=configuration.record(),
+            out=folder,
+            resume=True,
+            progress=progress,
+            configuration=configuration.describe(),
+        )
+        say("measuring ranks, spectra and shuffled networks")
+        study = analyse(run, configuration, folder)
+        say("writing the page and the figures")
+        write_study(study)
+    except KeyboardInterrupt:
+        raise StudyInterrupted(folder) from None
+    return study
+
+
+def analyse(run: Run, configuration: StudyConfiguration, folder: str | Path) -> Study:
+    """Measure a trained ensemble and ask every theory about it; nothing is written.
+
+    Args:
+        run: The Run of the study.
+        configuration: Its settings.
+        folder: Its folder.
+    """
+    trials = 1 if recipe(configuration.task).deterministic and configuration.noise == 0 else EVALUATION_TRIALS
+    task = configuration.make_task()
+    measures = measure(run, task, gain=configuration.gain, trials=trials, seed=configuration.seed)
+    with np.errstate(over="ignore", invalid="ignore"):  # a theory is asked about diverged networks as well
+        overlays = tuple(overlay(theory, run) for theory in THEORIES)
+    return Study(run, measures, overlays, configuration, Path(folder))
+
+
+def write_study(study: Study) -> None:
+    """Write measures, figures and page of a study into its folder, over older ones, each in one step."""
+    from tauflow import plots  # Matplotlib and Plotly, only when there is something to draw
+    from tauflow.plots.report import write_report
+
+    store = study.folder / "measures.zarr"
+    shutil.rmtree(store, ignore_errors=True)
+    write_atomic_store(study.measures, store)
+    plots.save_figures(study.folder, run=study.run, measures=study.measures, overlays=study.overlays)
+    write_report(
+        study.report,
+        run=study.run,
+        measures=study.measures,
+        overlays=study.overlays,
+        title=f"tauflow study: {study.configuration.task}",
+        configuration=study.run.configuration,
+    )
