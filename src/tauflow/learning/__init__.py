@@ -1,7 +1,8 @@
 """Learning: how weights move, and what is recorded on the way."""
 
-from tauflow.learning.ensemble import descend, ensemble, network_key
+from tauflow.learning.descent import descend, ensemble, network_key
+from tauflow.learning.gradient_flow import flow
 from tauflow.learning.progress import Progress
 from tauflow.learning.record import Record
 
-__all__ = ["Progress", "Record", "descend", "ensemble", "network_key"]
+__all__ = ["Progress", "Record", "descend", "ensemble", "flow", "network_key"]

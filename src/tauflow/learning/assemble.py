@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -105,15 +106,14 @@ def to_run(groups: Sequence[Group], *, details: Mapping[str, Any], extra: Mappin
     networks = [describe_network(member.network) for member in members]
     if any(network["name"] != networks[0]["name"] for network in networks):
         raise ValueError("the members are of different network classes; run them as one ensemble per class.")
-    described = dict(networks[0])
     if any(network != networks[0] for network in networks):
-        described["static_of_run"] = [network["static"] for network in networks]
+        data = data.assign_coords(network_static=("run", [json.dumps(network["static"]) for network in networks]))
     objective = next(
         group.objectives[0] for group in groups if members[0].position in [m.position for m in group.members]
     )
     configuration = {**describe_objective(objective), **details, **extra}
     attributes = run_attributes(
-        "descend", configuration=configuration, network=described, seed=int(extra.get("seed", 0)), device=device
+        "descend", configuration=configuration, network=networks[0], seed=int(extra.get("seed", 0)), device=device
     )
     return Run(data.assign_attrs(attributes))
 

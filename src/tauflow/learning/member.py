@@ -101,11 +101,28 @@ def updates(
     return lax.fori_loop(0, count, body, (state, empty, empty))
 
 
+def _in_turn(function: Callable[[Any], Any], members: Any, count: jax.Array) -> Any:
+    """`function` of the first `count` members, one after the other; zeros for the rest."""
+    size = jax.tree.leaves(members)[0].shape[0]
+
+    def one(i: jax.Array, results: Any) -> Any:
+        member = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), members)
+        return jax.tree.map(
+            lambda all_, new: lax.dynamic_update_index_in_dim(all_, new, i, 0), results, function(member)
+        )
+
+    first = jax.tree.map(lambda leaf: leaf[0], members)
+    shapes = jax.eval_shape(function, first)
+    empty = jax.tree.map(lambda shape: jnp.zeros((size, *shape.shape), shape.dtype), shapes)
+    return lax.fori_loop(0, count, one, empty)
+
+
 class Ensemble:
     """Members of one structure, compiled once: on CPUs one after the other on each device, on a GPU side by side.
 
-    On CPUs the members are shared out over the host devices by `shard_map`, and on each device `lax.map` runs them in
-    turn: every member executes the very instructions of a run on its own. On accelerators they run as one `vmap`.
+    On CPUs the members are shared out over the host devices by `shard_map`, and each device runs its members in turn,
+    in a loop whose length the compiler does not know: every member so executes the very instructions of a run on its
+    own, whatever their number. On accelerators they run as one `vmap`.
     """
 
     def __init__(
@@ -116,11 +133,14 @@ class Ensemble:
         self.capacity = capacity
         devices = jax.local_devices()
         self.on_cpu = devices[0].platform == "cpu"
-        shards = min(len(devices), self.members) if self.on_cpu else 1
+        # At least two where there are two: XLA compiles a program for one device otherwise, to other last digits.
+        shards = min(len(devices), max(self.members, 2)) if self.on_cpu else 1
         self.mesh = Mesh(np.array(devices[:shards]), ("member",))
         self.pad = -self.members % shards
-        arrays, static = eqx.partition(networks[0], eqx.is_array)
-        self._arrays = self._put(self._stack([eqx.partition(network, eqx.is_array)[0] for network in networks]))
+        own = [int(part.sum()) for part in np.split(np.arange(self.members + self.pad) < self.members, shards)]
+        self._own = self._put(jnp.asarray(own, jnp.int32))  # members of each device, padding left out
+        static = eqx.filter(networks[0], eqx.is_array, inverse=True)
+        self._arrays = self._put(self._stack([eqx.filter(network, eqx.is_array) for network in networks]))
         self._points = self._put(self._stack([{k: jnp.asarray(v) for k, v in point.items()} for point in points]))
         key_data = self._put(self._stack([jax.random.key_data(key) for key in keys]))
 
@@ -157,16 +177,19 @@ class Ensemble:
     def _compile(self, function: Callable[..., Any], shared: int) -> Callable[..., Any]:
         """`function` over a leading member axis of all but its last `shared` arguments."""
 
-        def mapped(*args: Any) -> Any:
+        def mapped(own: jax.Array, *args: Any) -> Any:
             split = len(args) - shared
             per_member, common = args[:split], args[split:]
             if not self.on_cpu:
                 return jax.vmap(lambda member: function(*member, *common))(per_member)
-            return lax.map(lambda member: function(*member, *common), per_member)
+            return _in_turn(lambda member: function(*member, *common), per_member, own[0])
 
         def sharded(*args: Any) -> Any:
             specs = tuple(P("member") if i < len(args) - shared else P() for i in range(len(args)))
-            return jax.shard_map(mapped, mesh=self.mesh, in_specs=specs, out_specs=P("member"), check_vma=False)(*args)
+            specs = (P("member"), *specs)
+            return jax.shard_map(mapped, mesh=self.mesh, in_specs=specs, out_specs=P("member"), check_vma=False)(
+                self._own, *args
+            )
 
         return jax.jit(sharded)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from tauflow.analysis import eigenvalues, singular_values
 
 #: Dimensions of a weight by the name of its field, after (run, snapshot).
 WEIGHT_DIMS = {"W": ("unit", "unit_pre"), "W_in": ("unit", "input"), "W_out": ("output", "unit")}
+WEIGHT_FIELDS = tuple(WEIGHT_DIMS)
 _LEARNING_DIMS = ("update", "snapshot", "measurement")
 
 
@@ -21,7 +24,7 @@ class Recorder:
 
     def __init__(self, initial: Sequence[Any], fields: Sequence[str], probes: Mapping[str, Callable[[Any], Any]]):
         self._W0 = [np.asarray(network.W, np.float64) if _has_dense_W(network) else None for network in initial]
-        self._fields = [name for name in fields if hasattr(initial[0], name)]
+        self._fields = [name for name in dict.fromkeys(fields) if hasattr(initial[0], name)]
         self._probes = dict(probes)
         self._blocks: list[xr.Dataset] = []
 
@@ -43,7 +46,7 @@ class Recorder:
 
     def measure(self, update: int, networks: Sequence[Any], alive: np.ndarray) -> None:
         """Measure spectra and probes of all members after `update` updates; NaN for those that have stopped."""
-        with ThreadPoolExecutor(max_workers=min(4, len(networks))) as pool:
+        with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:  # a core a member beats cores on one
             rows = list(pool.map(self._spectra, range(len(networks)), networks))
         for row, network in zip(rows, networks, strict=True):
             for name, probe in self._probes.items():

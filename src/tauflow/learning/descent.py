@@ -18,7 +18,7 @@ from tauflow.learning.member import Ensemble, Makers, Point, replace, trained
 from tauflow.learning.progress import Progress, Reporter
 from tauflow.learning.rates import plain_rates
 from tauflow.learning.record import Record
-from tauflow.learning.recorder import Recorder, joined, spectral_abscissa_of
+from tauflow.learning.recorder import WEIGHT_FIELDS, Recorder, joined, spectral_abscissa_of
 from tauflow.precision import cast, scope
 from tauflow.run import Run, RunError, load
 
@@ -332,7 +332,7 @@ def _run_group(
     ensemble = Ensemble(networks, keys, group.points, train=train, makers=group.makers, capacity=min(CAPACITY, steps))
     measurements, snapshots = set(record.measurement_times(steps)), set(record.snapshot_times(steps))
     stops = sorted({int(t) for t in measurements | snapshots if t > 0} | {steps})
-    recorder = Recorder(networks, ("W", "W_in", "W_out", *train), record.probes)
+    recorder = Recorder(networks, (*WEIGHT_FIELDS, *train), record.probes)
 
     def observe(update: int) -> None:
         if update in measurements or update in snapshots:

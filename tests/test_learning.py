@@ -1,0 +1,339 @@
+"""Descending: against flow, against single runs, through divergence, and with bad input."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tauflow.learning import descent, gradient_flow
+from tauflow.learning import Record, descend, ensemble, flow, network_key
+from tauflow.learning.rates import plain_rates
+from tauflow.networks import RateRNN
+from tauflow.objectives import FixedPointLoss, MeanSquaredError
+from tauflow.tasks import FlipFlop
+
+TASK = FlipFlop(duration=20.0)
+RECORDED = ("loss", "grad_norm", "W", "W_in", "W_out", "delta_W_singular_values", "W_eigenvalues")
+
+
+def make_network(*, key, gain=0.9, neurons=16, **_):
+    return RateRNN.random(int(neurons), 2, 2, gain=gain, key=key)
+
+
+def make_objective(**_):
+    return MeanSquaredError(TASK, trials=4)
+
+
+def make_optimizer(learning_rate=3e-3, **_):
+    return optax.adam(learning_rate)
+
+
+def keys(n, seed=0):
+    return list(jax.random.split(jax.random.key(seed), n))
+
+
+def linear(neurons=12, gain=0.5, seed=3):
+    return RateRNN.random(neurons, 1, 1, gain=gain, key=jax.random.key(seed), phi="identity")
+
+
+def same(a, b):
+    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True)
+
+
+@pytest.mark.x64off
+def test_members_equal_their_single_runs_bit_for_bit():
+    settings = {"steps": 23, "record": Record(measurements=4)}
+    run = ensemble(make_network, make_objective, make_optimizer, keys=keys(3), **settings)
+    for i, key in enumerate(keys(3)):
+        network = make_network(key=network_key(key))
+        single = descend(network, make_objective(), optimizer=make_optimizer(), key=key, **settings)
+        for name in RECORDED:
+            assert same(run.data[name][i], single.data[name][0]), name
+    assert not same(run.data.loss[0], run.data.loss[1])  # seeds do differ
+    assert run.data.seed.values.tolist() == [0, 1, 2]
+
+
+def test_grid_members_equal_their_single_runs_and_carry_their_coordinates():
+    grid = {"gain": [0.0, 0.9], "learning_rate": [1e-3, 4e-3]}
+    settings = {"steps": 12, "record": Record(measurements=2)}
+    run = ensemble(make_network, make_objective, make_optimizer, keys=keys(2), grid=grid, **settings)
+    assert run.n_runs == 8
+    assert run.data.gain.values.tolist() == [0.0] * 4 + [0.9] * 4
+    assert run.data.learning_rate.values.tolist() == [1e-3, 1e-3, 4e-3, 4e-3] * 2
+    for i in (0, 3, 6):
+        point = {"gain": float(run.data.gain[i]), "learning_rate": float(run.data.learning_rate[i])}
+        key = keys(2)[int(run.data.seed[i])]
+        network = make_network(key=network_key(key), **point)
+        single = descend(network, make_objective(), optimizer=make_optimizer(**point), key=key, **settings)
+        assert same(run.data.W[i], single.data.W[0])
+    assert not np.allclose(run.data.W[4, -1], run.data.W[6, -1], atol=1e-5)  # the learning rate was used
+
+
+def test_a_grid_axis_that_changes_shapes_is_looped_over_and_padded():
+    grid = {"neurons": [6, 10]}
+    run = ensemble(make_network, make_objective, make_optimizer, keys=keys(1), grid=grid, steps=3, record=Record())
+    assert run.data.units.values.tolist() == [6, 10]
+    assert np.isnan(run.data.W[0, -1, 6:]).all() and np.isfinite(run.data.W[1, -1]).all()
+    small = run.network(run=0)
+    assert small.W.shape == (6, 6) and small.W_in.shape == (6, 2) and small.W_out.shape == (2, 6)
+    assert run.weights("W", run=0).shape == (6, 6)
+    inputs = jnp.ones((5, 3, 2), small.W.dtype)
+    assert np.isfinite(small(inputs).outputs).all()
+
+
+def test_static_fields_that_differ_between_members_are_rebuilt():
+    def make(*, key, phi):
+        return RateRNN.random(6, 2, 2, gain=0.5, key=key, phi=phi)
+
+    run = ensemble(
+        make, lambda phi: make_objective(), lambda phi: make_optimizer(), keys=keys(1), grid={"phi": ["tanh", "relu"]}, steps=2
+    )
+    assert [run.network(run=i).phi for i in (0, 1)] == ["tanh", "relu"]
+    assert run.data.phi.values.tolist() == ["tanh", "relu"]
+    assert run.select(phi="relu").network().phi == "relu"
+
+
+class Planted(eqx.Module):
+    """An objective that is not a number for members whose gain is 0.7, once their readout has grown a little."""
+
+    gain: jax.Array
+    inner: MeanSquaredError
+
+    def __call__(self, network, key):
+        bad = (jnp.abs(self.gain - 0.7) < 1e-3) & (jnp.linalg.norm(network.W_out) > THRESHOLD)
+        return jnp.where(bad, jnp.nan, self.inner(network, key))
+
+
+THRESHOLD = 0.385  # of |W_out|, passed a few updates after the start
+
+
+@pytest.mark.x64off
+def test_a_planted_nan_stops_one_of_eight_members_and_leaves_the_others_bit_identical():
+    gains = [0.1, 0.2, 0.3, 0.7, 0.4, 0.5, 0.6, 0.8]
+
+    def objective(gain):
+        return Planted(jnp.asarray(gain, jnp.float32), MeanSquaredError(TASK, trials=4))
+
+    def plain(gain):
+        return Planted(jnp.asarray(0.0 * gain, jnp.float32), MeanSquaredError(TASK, trials=4))
+
+    settings = {"keys": keys(1), "grid": {"gain": gains}, "steps": 30, "record": Record(measurements=4)}
+    run = ensemble(make_network, objective, lambda gain: make_optimizer(), **settings)
+    calm = ensemble(make_network, plain, lambda gain: make_optimizer(), **settings)
+    others = [i for i in range(8) if i != 3]
+    assert run.data.status.values.tolist() == ["diverged" if i == 3 else "done" for i in range(8)]
+    for name in RECORDED:
+        assert same(run.data[name][others], calm.data[name][others]), name
+    stop = int(run.data.stopped_at[3])
+    assert 0 < stop < 30
+    assert same(run.data.loss[3, :stop], calm.data.loss[3, :stop])
+    assert np.isnan(run.data.loss[3, stop:]).all()
+    assert np.isnan(run.data.W[3, -1]).all() and np.isfinite(run.data.W[3, 0]).all()
+    assert np.isnan(run.data.W_eigenvalues[3, -1]).all()
+    assert np.isfinite(run.data.diverged_spectral_abscissa[3])
+    assert run.data.stopped_at.values[others].tolist() == [-1] * 7
+
+
+def test_a_run_that_is_infinite_from_the_start_is_a_result_not_an_exception():
+    network = eqx.tree_at(lambda net: net.W, linear(), 3.0 * jnp.eye(12, dtype=jnp.float32))
+    run = descend(network, FixedPointLoss(1.0), optimizer=optax.sgd(0.1), steps=5, key=keys(1)[0], train=("W",))
+    assert run.data.status.values.tolist() == ["diverged"]
+    assert int(run.data.stopped_at[0]) == 0
+    assert np.isclose(run.data.diverged_spectral_abscissa[0], 3.0)
+
+
+@pytest.mark.x64off
+def test_the_trajectory_does_not_depend_on_how_it_is_cut_into_chunks(monkeypatch):
+    settings = {"optimizer": make_optimizer(), "steps": 20, "key": keys(1)[0]}
+    network = make_network(key=keys(1, 5)[0])
+    whole = descend(network, make_objective(), record=Record(measurements=2), **settings)
+    monkeypatch.setattr(descent, "CAPACITY", 3)
+    cut = descend(network, make_objective(), record=Record(measurements=[0, 7, 8, 20], weights="all"), **settings)
+    assert same(whole.data.loss, cut.data.loss)
+    assert same(whole.data.W[0, -1], cut.data.W[0, -1])
+    assert cut.data.snapshot_update.values.tolist() == [0, 7, 8, 20]
+
+
+def test_records_are_what_they_say():
+    run = descend(
+        make_network(key=keys(1)[0]),
+        make_objective(),
+        optimizer=make_optimizer(),
+        steps=10,
+        key=keys(1)[0],
+        record=Record(measurements=3, weights="all", probes={"norm": lambda net: np.linalg.norm(net.W)}),
+    )
+    W = run.data.W.values[0].astype(float)
+    assert run.data.measurement_update.values.tolist() == [0, 5, 10]
+    for k in range(3):
+        expected = np.linalg.svd(W[k] - W[0], compute_uv=False)
+        assert np.allclose(run.data.delta_W_singular_values[0, k], expected, atol=1e-12)
+        eigenvalues = np.sort_complex(np.linalg.eigvals(W[k]))
+        assert np.allclose(np.sort_complex(run.data.W_eigenvalues.values[0, k]), eigenvalues, atol=1e-10)
+        assert np.isclose(run.data.probe_norm[0, k], np.linalg.norm(W[k]))
+    assert run.data.delta_W_singular_values[0, -1, 0] > 0.01  # something was learned
+    first = make_objective()(run.network(snapshot=0), jax.random.fold_in(keys(1)[0], 0))
+    assert np.isclose(float(first), float(run.data.loss[0, 0]), rtol=1e-5)
+
+
+def test_only_the_trained_fields_move_and_project_holds_after_every_update():
+    def dale(network):
+        return eqx.tree_at(lambda net: net.W, network, jnp.maximum(network.W, 0))
+
+    run = descend(
+        make_network(key=keys(1)[0]), make_objective(), optimizer=make_optimizer(), steps=8, key=keys(1)[0],
+        train=("W", "W_out"), project=dale, record=Record(weights="all", measurements=3),
+    )  # fmt: skip
+    assert (run.data.W.values[0, 1:] >= 0).all() and (run.data.W.values[0, 0] < 0).any()
+    assert same(run.data.W_in[0, 0], run.data.W_in[0, -1])
+    assert not same(run.data.W_out[0, 0], run.data.W_out[0, -1])
+
+
+def test_descent_approaches_flow_in_first_order_of_the_learning_rate():
+    network, duration = linear(), 1.0
+    exact = flow(network, FixedPointLoss(1.0), duration=duration, train=("W",), rtol=1e-11, atol=1e-13)
+    W0, W = exact.weights("W", snapshot=0), exact.weights("W")
+    rates = np.array([0.1, 0.05, 0.025, 0.0125])
+
+    finals = []
+    for rate in rates:
+        run = descend(
+            network, FixedPointLoss(1.0), optimizer=optax.sgd(rate), steps=round(duration / rate), key=keys(1)[0],
+            train=("W",), dtype="float64", record=Record(measurements=2),
+        )  # fmt: skip
+        assert run.tau_unit == "flow" and np.isclose(run.data.tau_snapshot[0, -1], duration)
+        finals.append(run.weights("W"))
+
+    def slope(prediction):
+        errors = [np.linalg.norm(final - prediction) for final in finals]
+        return np.polyfit(np.log(rates), np.log(errors), 1)[0]
+
+    assert abs(slope(W) - 1) < 0.06
+    for wrong in (W0, W0 - (W - W0), W0 + 1.02 * (W - W0)):  # nothing happens, wrong sign, 2 % off
+        assert abs(slope(wrong) - 1) > 0.2
+
+
+def test_flow_follows_a_known_exact_path_with_its_rates():
+    network = linear()
+
+    def loss(net, key):
+        return 0.5 * (net.W**2).sum() + 0.5 * (net.W_in**2).sum()
+
+    run = flow(network, loss, duration=2.0, train=("W", "W_in"), rates={"W_in": 0.25}, record=Record(weights="all"))
+    tau = run.data.tau_snapshot.values[0]
+    W0, W_in0 = np.asarray(network.W, float), np.asarray(network.W_in, float)
+    assert run.data.W.dtype == np.float64
+    assert np.abs(run.data.W[0] - np.exp(-tau)[:, None, None] * W0).max() < 1e-7
+    assert np.abs(run.data.W_in[0] - np.exp(-0.25 * tau)[:, None, None] * W_in0).max() < 1e-6
+    assert run.tau_unit == "flow" and run.data.attrs["kind"] == "flow"
+    assert np.allclose(run.data.loss[0, 0], 0.5 * (W0**2).sum() + 0.5 * (W_in0**2).sum())
+
+
+def test_flow_in_pieces_equals_flow_at_once(monkeypatch):
+    network, settings = linear(), {"duration": 1.0, "train": ("W",), "rtol": 1e-10, "atol": 1e-12}
+    whole = flow(network, FixedPointLoss(1.0), **settings)
+    monkeypatch.setattr(gradient_flow, "_BYTES_AT_ONCE", 12 * 12 * 8 * 7)
+    pieces = flow(network, FixedPointLoss(1.0), **settings)
+    assert np.abs(whole.data.loss - pieces.data.loss).max() < 1e-8
+    later = flow(network, FixedPointLoss(1.0), save_at=[0.5, 1.0], **settings)
+    assert np.allclose(later.data.loss[0], whole.data.loss[0, [50, 100]], atol=1e-8)
+
+
+class Cliff(eqx.Module):
+    """A loss that falls towards an edge beyond which it is infinite."""
+
+    edge: float = eqx.field(static=True)
+
+    def __call__(self, network, key):
+        height = network.W[0, 0]
+        return jnp.where(height < self.edge, -height, jnp.inf)
+
+
+def test_flow_rejects_steps_over_an_infinite_edge_and_ends_there():
+    network = eqx.tree_at(lambda net: net.W, linear(), jnp.zeros((12, 12), jnp.float32))
+    run = flow(network, Cliff(0.5), duration=1.0, train=("W",), record=Record(weights="all", measurements=101))
+    assert run.data.status.values.tolist() == ["diverged"]
+    stop = int(run.data.stopped_at[0])
+    assert 48 <= stop <= 51  # the flow reaches the edge at tau = 0.5
+    assert np.isfinite(run.data.loss[0, :stop]).all() and np.isnan(run.data.loss[0, stop:]).all()
+    assert np.nanmax(run.data.W) < 0.5
+    smooth = flow(network, Cliff(5.0), duration=1.0, train=("W",))
+    assert smooth.data.status.values.tolist() == ["done"]
+
+
+def test_plain_gradient_descent_is_told_from_everything_else():
+    params = {"W": jnp.ones((3, 3)), "W_in": jnp.ones((3, 1))}
+    rates = plain_rates(optax.sgd(optax.linear_schedule(1.0, 0.0, 4)), params, 4)
+    assert rates is not None and np.allclose(rates, [1.0, 0.75, 0.5, 0.25])
+    others = {
+        "momentum": optax.sgd(0.1, momentum=0.9),
+        "adam": optax.adam(0.1),
+        "weight decay": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1)),
+        "clipping": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+        "sign": optax.sign_sgd(0.1),
+        "two rates": optax.multi_transform({"a": optax.sgd(0.1), "b": optax.sgd(0.2)}, {"W": "a", "W_in": "b"}),
+        "ascent": optax.sgd(-0.1),
+    }
+    for name, optimizer in others.items():
+        assert plain_rates(optimizer, params, 4) is None, name
+
+
+def test_float64_training_is_float64_whatever_the_mode(key):
+    run = descend(
+        linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=3, key=key, train=("W",), dtype="float64"
+    )
+    assert run.data.W.dtype == run.data.loss.dtype == np.float64
+    assert descend(
+        linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=3, key=key, train=("W",)
+    ).data.W.dtype == np.float32  # fmt: skip
+
+
+def test_no_updates_is_a_run(key):
+    run = descend(linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=0, key=key, train=("W",))
+    assert run.data.sizes["update"] == 0 and run.data.status.values.tolist() == ["done"]
+
+
+def test_progress_counts_up_to_the_end(key):
+    seen = []
+    ensemble(make_network, make_objective, make_optimizer, keys=keys(2), steps=12, progress=seen.append,
+             record=Record(measurements=4))  # fmt: skip
+    assert [p.update for p in seen] == [4, 8, 12]
+    assert (seen[0].running, seen[0].done) == (2, 0) and (seen[-1].running, seen[-1].done) == (0, 2)
+    assert np.isfinite(seen[-1].loss) and seen[-1].updates_per_second > 0
+    assert seen[-1].seconds_left == 0
+
+
+BAD = [
+    ({"steps": -1}, "steps is -1; it must be a whole number"),
+    ({"steps": 2.5}, "steps is 2.5"),
+    ({"train": ("V",)}, "it must name fields of the RateRNN"),
+    ({"train": ()}, "it must name fields of the RateRNN"),
+    ({"dtype": "float16"}, "dtype is 'float16'"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD)
+def test_bad_input_is_one_sentence(changed, message, key):
+    arguments = {"optimizer": optax.sgd(0.1), "steps": 1, "key": key, "train": ("W",), **changed}
+    with pytest.raises(ValueError, match=message):
+        descend(linear(), FixedPointLoss(1.0), **arguments)
+
+
+def test_bad_ensembles_and_flows_are_one_sentence(key):
+    with pytest.raises(ValueError, match="0 keys came"):
+        ensemble(make_network, make_objective, make_optimizer, keys=[], steps=1)
+    with pytest.raises(ValueError, match="grid axis 'gain' is empty"):
+        ensemble(make_network, make_objective, make_optimizer, keys=keys(1), grid={"gain": []}, steps=1)
+    with pytest.raises(ValueError, match="duration is -1"):
+        flow(linear(), FixedPointLoss(1.0), duration=-1.0)
+    with pytest.raises(ValueError, match="rates names 'W_in', which is not trained"):
+        flow(linear(), FixedPointLoss(1.0), duration=1.0, train=("W",), rates={"W_in": 1.0})
+    with pytest.raises(ValueError, match="increasing learning times"):
+        flow(linear(), FixedPointLoss(1.0), duration=1.0, save_at=[0.5, 0.2])
+    unstable = eqx.tree_at(lambda net: net.W, linear(), 3.0 * jnp.eye(12, dtype=jnp.float32))
+    with pytest.raises(ValueError, match="the loss at the start is inf"):
+        flow(unstable, FixedPointLoss(1.0), duration=1.0)
+    with pytest.raises(ValueError, match="holds updates 0 to 9; the run has 0 to 4"):
+        Record(measurements=[0, 9]).measurement_times(4)
