@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tauflow.networks import RateRNN
 from tauflow.precision import float64
 from tauflow.tasks import (
     COHERENCES,
@@ -143,12 +144,12 @@ def pulses_of(inputs: np.ndarray) -> list[tuple[int, int, int]]:
     return [(int(k), int(c), int(np.sign(inputs[k, c]))) for k, c in found]
 
 
-@pytest.mark.parametrize("task", [FlipFlop(), FlipFlop(duration=100), FlipFlop(channels=3, dt=0.25, stimulus=2)])
+@pytest.mark.parametrize("task", [FlipFlop(duration=100), FlipFlop(channels=3, dt=0.25, stimulus=2)])
 def test_flip_flop_follows_from_its_pulses(task, key):
     """Rebuild inputs, targets and mask by the words of the paper from nothing but the pulses' onsets and signs."""
-    trials = numpy(task.sample(40, key=key))
+    trials = numpy(task.sample(20, key=key))
     length, delay = round(task.stimulus / task.dt), round(5 / task.dt)
-    for trial in range(40):
+    for trial in range(20):
         inputs, targets, mask = (np.zeros_like(part[:, trial]) for part in trials)
         pulses = pulses_of(trials.inputs[:, trial])
         assert pulses[0][0] == round(1 / task.dt)
@@ -186,9 +187,9 @@ def test_flip_flop_with_fixed_intervals_fills_the_trial(key):
     assert [onset for onset, _, _ in pulses_of(trials.inputs[:, 0])] == [2, 22, 42, 62, 82]
 
 
-def test_zero_readout_of_the_flip_flop_scores_an_eighth_of_the_squared_target_twice(key):
+def test_zero_output_in_the_flip_flop_scores_a_sixteenth(key):
     """Whenever the answer counts, exactly one of two targets is +-0.5, so the mean of z-hat^2 / 2 is 1/16."""
-    trials = numpy(FlipFlop().sample(64, key=key))
+    trials = numpy(FlipFlop().sample(5, key=key))
     loss = 0.5 * (trials.mask * trials.targets**2).sum() / trials.mask.sum()
     assert loss == pytest.approx(1 / 16, rel=1e-12)
 
@@ -308,14 +309,12 @@ def test_fixed_point_arrays():
 
 
 def test_cosine_starts_from_the_input_weights():
-    networks = pytest.importorskip("tauflow.networks")
     task = Cosine()
     with float64():
         trials = task.sample(1, key=jax.random.key(0), dtype="float64")
-        network = networks.RateRNN.random(
-            30, 1, 1, gain=0.5, key=jax.random.key(1), phi="identity", dt=task.dt, dtype="float64"
-        )
-        states = network(trials.inputs).states[:, 0]
+        W, W_in = np.random.default_rng(0).normal(size=(2, 6, 6))
+        network = RateRNN(*map(jnp.asarray, (0.2 * W, W_in[:, :1], W_in[:1])), phi="identity", dt=task.dt)
+        states = np.asarray(network(trials.inputs).states[:, 0])
     np.testing.assert_allclose(states[0], network.W_in[:, 0], rtol=1e-14)
     decay = states[0] + 0.1 * (network.W @ states[0] - states[0])
     np.testing.assert_allclose(states[1], decay, rtol=1e-12, err_msg="no input after the kick")
