@@ -14,7 +14,7 @@ import pytest
 from tauflow.networks import RateRNN
 from tauflow.objectives import FixedPointLoss, MeanSquaredError, fixed_point_readout, mean_squared_error
 from tauflow.precision import float64
-from tauflow.tasks import TASKS, Cosine, FixedPoint, FlipFlop
+from tauflow.tasks import TASKS, Cosine, FixedPoint, FlipFlop, Task, Trials, setting
 
 every_task = pytest.mark.parametrize("name", list(TASKS))
 
@@ -144,6 +144,23 @@ def test_sampled_loss_refuses(key):
     with pytest.raises(ValueError, match="network's number of outputs"):
         network = RateRNN(jnp.zeros((5, 5)), jnp.zeros((5, 2)), jnp.zeros((1, 5)))
         eqx.filter_eval_shape(MeanSquaredError(FlipFlop()), network, key)
+
+
+def test_sampled_loss_refuses_a_task_in_which_nothing_counts():
+    class Pointless(Task):
+        name, paper, tags = "pointless", "none", ("test",)
+        inputs, outputs = 1, 1
+        duration: float = setting(5.0)
+        dt: float = setting(0.5)
+
+        def draw(self, trials, key, dtype):
+            zeros = jnp.zeros((self.steps, trials, 1), dtype)
+            return Trials(zeros, zeros, zeros)
+
+    with pytest.raises(ValueError, match="mask is 0 everywhere"):
+        MeanSquaredError(Pointless())
+    with pytest.raises(ValueError, match="mask is 0 everywhere"):
+        jax.jit(lambda: MeanSquaredError(Pointless()).trials)()
 
 
 # ---------------------------------------------------------------------------------- fixed point: value and derivatives

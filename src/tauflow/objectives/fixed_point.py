@@ -32,10 +32,10 @@ class FixedPointLoss(eqx.Module):
         target: The value $\hat z$ that the output should settle at under a constant input of 1. An array, so that it
             may differ between the members of an ensemble.
         stability: How an unstable network is told. "eigenvalues" computes all of them: exact, at the price of an
-            eigenvalue decomposition per call, some 50 times that of the loss and its gradient on a CPU. "determinant" looks at the
-            sign of $\det(I - W)$ and costs nothing: it is negative when an odd number of real eigenvalues exceeds 1. It
-            so catches the way in which learning fails, one real eigenvalue crossing 1, but not a complex pair or two
-            real eigenvalues beyond 1.
+            eigenvalue decomposition per call, which takes some 50 times as long as the loss and its gradient on a CPU.
+            "determinant" looks at the sign of $\det(I - W)$ and costs nothing: it is negative when an odd number of
+            real eigenvalues exceeds 1. It so catches the way in which learning fails, one real eigenvalue crossing 1,
+            but not a complex pair or two real eigenvalues beyond 1.
 
     Source: schuessler2020, supplement Eq. 5 and the line after it; Fig. S4 for the instability. Deviation from print:
         none (with the readout's factor $1/\sqrt N$, which Eqs. 1 and 2 leave out).

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tauflow.tasks import Task
+from tauflow.tasks import TASKS, Task
 from tauflow.tasks.settings import check_count
 
 
@@ -79,6 +79,9 @@ class MeanSquaredError(eqx.Module):
             raise ValueError(
                 f"task is {self.task!r}; it must be a task, for example MeanSquaredError(tauflow.tasks.FlipFlop())."
             )
+        if type(self.task) not in TASKS.values():  # ours cannot be empty, and need not be drawn to know it
+            with jax.ensure_compile_time_eval():
+                _refuse_empty(self.task.example().mask)
 
     def __call__(self, network: Any, key: Array) -> Array:
         """Return the loss on the batch that the key draws, a scalar in the precision of the network.

@@ -6,8 +6,9 @@ import dataclasses
 from difflib import get_close_matches
 from typing import Any
 
-from tauflow.tasks.base import Task, Trials, as_index, as_sign, as_steps, draw_uniform, one_hot
+from tauflow.tasks.base import Task, Trials
 from tauflow.tasks.cosine import Cosine
+from tauflow.tasks.drawing import as_index, as_sign, as_steps, draw_uniform, one_hot
 from tauflow.tasks.fixed_point import FixedPoint
 from tauflow.tasks.flip_flop import FlipFlop
 from tauflow.tasks.mante import COHERENCES, SIGNS, Mante

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from tauflow.tasks.base import Task, Trials, as_index, draw_uniform, one_hot
+from tauflow.tasks.base import Task, Trials
+from tauflow.tasks.drawing import as_index, draw_uniform, one_hot
 from tauflow.tasks.settings import check_amplitude, check_count, check_duration, is_number, setting
 
 #: Coherences that the authors drew from.

@@ -7,7 +7,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import Array
 
-from tauflow.tasks.base import Task, Trials, as_steps, draw_uniform, one_hot
+from tauflow.tasks.base import Task, Trials
+from tauflow.tasks.drawing import as_steps, draw_uniform, one_hot
 from tauflow.tasks.settings import (
     check_amplitude,
     check_duration,
