@@ -29,7 +29,7 @@ def real_array(name: str, value: ArrayLike, *, wanted: str, minimum_ndim: int = 
         >>> real_array("tau", [0, 1], wanted="a number >= 0")
         array([0., 1.])
     """
-    array = _numeric(name, value, wanted)
+    array = numeric(name, value, wanted)
     if array.dtype.kind == "c":
         raise ValueError(f"{name} is complex; it must be {wanted}.")
     return _finite(name, array.astype(np.float64), wanted, minimum_ndim)
@@ -54,7 +54,7 @@ def matrix(name: str, value: ArrayLike, *, square: bool = False) -> NDArray[Any]
         dtype('float64')
     """
     wanted = ("square matrices" if square else "matrices") + " of finite numbers, shape (..., rows, columns)"
-    array = _numeric(name, value, wanted)
+    array = numeric(name, value, wanted)
     array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
     array = _finite(name, array, wanted, 2)
     if 0 in array.shape[-2:]:
@@ -88,7 +88,24 @@ def whole_number(name: str, value: Any, minimum: int) -> int:
     return int(value)
 
 
-def _numeric(name: str, value: ArrayLike, wanted: str) -> NDArray[Any]:
+def numeric(name: str, value: ArrayLike, wanted: str) -> NDArray[Any]:
+    """Turn `value` into an array of real or complex numbers, NaN and infinity let through.
+
+    Args:
+        name: The argument's name, which begins the error.
+        value: Anything `np.asarray` takes.
+        wanted: What is wanted and how to mend it, put after "it must be".
+
+    Returns:
+        Array of the same shape; integers, floats or complex numbers.
+
+    Raises:
+        ValueError: If `value` is ragged, text, true or false, or nothing.
+
+    Example:
+        >>> numeric("loss", [0.5, np.nan], "losses")
+        array([0.5, nan])
+    """
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):

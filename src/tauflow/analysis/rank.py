@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tauflow.analysis._arguments import FloatArray, matrix, real_array, whole_number
+from tauflow.analysis._arguments import FloatArray, matrix, numeric, real_array, whole_number
 
 
 def truncate(A: ArrayLike, rank: int) -> NDArray[Any]:
@@ -162,9 +162,10 @@ def _one_loss(value: ArrayLike, full: NDArray[Any]) -> FloatArray:
 
 def _float_array(name: str, value: ArrayLike) -> FloatArray:
     """Like `real_array`, but NaN and infinity, which a truncated network may well give, are let through."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} is not made of real numbers; it must be a loss or an array of losses.")
+    wanted = "a loss or an array of losses, real numbers"
+    array = numeric(name, value, wanted)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} is complex; it must be {wanted}.")
     return array.astype(np.float64)
 
 
