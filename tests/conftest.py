@@ -4,6 +4,7 @@
 """
 
 import os
+import tempfile
 
 import jax
 import matplotlib
@@ -12,6 +13,10 @@ import pytest
 X64 = os.environ.get("TAUFLOW_TEST_X64", "1") != "0"
 jax.config.update("jax_enable_x64", X64)
 jax.config.update("jax_num_cpu_devices", 2)
+# Programs that several tests compile are compiled once; the folder goes with the process.
+_COMPILED = tempfile.TemporaryDirectory(prefix="tauflow-compiled-")
+jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
