@@ -55,7 +55,7 @@ def test_study_prints_its_table_and_where_the_page_is(finished):
     result, folder = finished
     study = tauflow.resume_study(folder)
     words = (
-        "final loss", "updates to 5 %", "functional rank of ΔW", "functional rank of W", "singular value 1 of ΔW",
+        "final loss", "updates to 5 %", "functional rank of ΔW", "functional rank of W", "singular values of ΔW",
         "eigenvalue outliers", "‖ΔW‖", "loss after shuffling W₀", "seed 0", "seed 1", "is not overlaid",
     )  # fmt: skip
     text = result.stdout
@@ -258,7 +258,10 @@ def test_progress_is_one_line_on_a_terminal(width, tmp_path):
             line("writing the page")
         stream.seek(0)
         text = stream.read()
-    assert "50/100 updates" in text and "writing the page" in text
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n")
+    assert "50/100 updates  2 running, 0 done, 0 diverged" in plain and "writing the page ..." in plain
+    assert {row.split()[-1] for row in plain.splitlines() if row.strip() and "/100 updates" not in row} == {"..."}
+    assert max(map(len, plain.splitlines())) <= width
 
 
 def claim(name, holds):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tauflow.learning import Progress
 
 PLAIN_SECONDS = 5.0
-_BAR_WIDTH = 20
+_BAR_WIDTH, _SHORTEST_BAR = 20, 4
+_WORDS_WIDTH = 90  # so that the bar does not change its length while numbers do
 
 
 class ProgressLine:
@@ -37,6 +38,7 @@ class ProgressLine:
     def __enter__(self) -> ProgressLine:
         if self._live is not None:
             self._live.start()
+            self._live.update(Text("compiling ...", style="dim"))
         return self
 
     def __exit__(
@@ -53,7 +55,7 @@ class ProgressLine:
         self._shown = news
         ended = news.running == 0
         if self._live is not None:
-            self._live.update(_row(news, min(_BAR_WIDTH, max(5, self._console.width - 80))))
+            self._live.update(_row(news, self._console.width))
         elif ended or time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
             self._console.print(sentence(news), soft_wrap=True, highlight=False)
@@ -63,7 +65,7 @@ class ProgressLine:
             self._console.print(f"{text} ...", soft_wrap=True, highlight=False)
             return
         if self._shown is not None:  # leave the last line of learning where it is
-            self._console.print(_row(self._shown, min(_BAR_WIDTH, max(5, self._console.width - 80))))
+            self._console.print(_row(self._shown, self._console.width))
             self._shown = None
         self._live.update(Text(f"{text} ...", style="dim"))
 
@@ -103,7 +105,12 @@ def _members(news: Progress) -> str:
 
 
 def _row(news: Progress, width: int) -> Table:
+    """One line: the words, and a bar in what they leave of the width, if that is enough for one."""
+    words = Text("  ".join(sentence(news).split("; ")), no_wrap=True, overflow="ellipsis")
+    room = min(_BAR_WIDTH, width - _WORDS_WIDTH)
     row = Table.grid(padding=(0, 1))
-    words = sentence(news).split("; ")
-    row.add_row(ProgressBar(total=max(news.steps, 1), completed=news.update, width=width), Text("  ".join(words)))
+    if room < _SHORTEST_BAR:
+        row.add_row(words)
+    else:
+        row.add_row(ProgressBar(total=max(news.steps, 1), completed=news.update, width=room), words)
     return row

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -31,15 +32,16 @@ def _whole(value: float) -> str:
 
 
 def outlier_list(values: Sequence[complex], most: int = 4) -> str:
-    """Outliers in words; a pair of conjugates counts once, as a ± b i.
+    """Outliers in words, a line each; a pair of conjugates counts once, as a ± b i.
 
     Example:
-        >>> outlier_list([1.5 + 0.2j, 1.5 - 0.2j, -1.1 + 0j])
-        '1.5±0.2i, -1.1'
+        >>> print(outlier_list([1.5 + 0.2j, 1.5 - 0.2j, -1.1 + 0j]))
+        1.5±0.2i
+        -1.1
     """
     shown = [value for value in values if value.imag >= 0]
-    words = [number(v.real) + (f"±{number(v.imag)}i" if v.imag > 0 else "") for v in shown]
-    return ", ".join(words[:most] + (["..."] if len(words) > most else [])) or "none"
+    words = [number(v.real) + (f"±{number(v.imag, 2)}i" if v.imag > 0 else "") for v in shown]
+    return "\n".join(words[:most] + ([f"and {len(words) - most} more"] if len(words) > most else [])) or "none"
 
 
 def _relative(row: Mapping[str, Any], name: str) -> float:
@@ -50,11 +52,11 @@ def _relative(row: Mapping[str, Any], name: str) -> float:
 _LINES: tuple[tuple[str, Callable[[Mapping[str, Any]], Any], Callable[[Any], str]], ...] = (
     ("initial loss", lambda row: row["initial_loss"], number),
     ("final loss", lambda row: row["final_loss"], number),
-    ("updates to 5 % of the first loss", lambda row: row["updates_to_threshold"], _whole),
+    ("updates to 5 % of initial loss", lambda row: row["updates_to_threshold"], _whole),
     ("functional rank of ΔW", lambda row: row["functional_rank_delta_W"], _whole),
     ("functional rank of W", lambda row: row["functional_rank_W"], _whole),
     ("‖ΔW‖", lambda row: row["delta_W_norm"], number),
-    ("loss after shuffling W₀ / initial loss", lambda row: _relative(row, "shuffled_loss"), number),
+    ("loss after shuffling W₀ / initial", lambda row: _relative(row, "shuffled_loss"), number),
 )
 
 
@@ -62,8 +64,9 @@ def study_table(study: Study) -> Table:
     """The measures of a study: a column per network, or median and range where there are many."""
     rows, settings = study.table(), study.configuration
     few = len(rows) <= MOST_COLUMNS
-    table = Table(title=f"{settings.task}, g = {settings.gain:g}, N = {settings.neurons}")
-    table.add_column("")
+    title = f"{settings.task}, g = {settings.gain:g}, N = {settings.neurons}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    table.add_column("", no_wrap=True)
     for heading in [f"seed {row['seed']}" for row in rows] if few else ["median", "least", "most"]:
         table.add_column(heading, justify="right", overflow="fold")
 
@@ -74,11 +77,12 @@ def study_table(study: Study) -> Table:
         add(label, [float(read(row)) for row in rows], write)
     singular = [row["delta_W_singular_values"] for row in rows]
     for i in range(max(len(values) for values in singular)):
-        add(f"singular value {i + 1} of ΔW", [values[i] if i < len(values) else math.nan for values in singular])
+        label = f"{'singular values of ΔW' if i == 0 else '':<22}{i + 1}"
+        add(label, [values[i] if i < len(values) else math.nan for values in singular])
     if few:
         table.add_row("eigenvalue outliers of W", *[outlier_list(row["outliers"]) for row in rows])
     else:
-        add("number of eigenvalue outliers of W", [float(len(row["outliers"])) for row in rows], _whole)
+        add("eigenvalue outliers of W", [float(len(row["outliers"])) for row in rows], _whole)
     if any(row["status"] != "done" for row in rows):
         told = [row["status"] + (f" at {row['stopped_at']}" if row["stopped_at"] >= 0 else "") for row in rows]
         short = [f"{sum(row['status'] != 'done' for row in rows)} of {len(rows)} not done", "", ""]
