@@ -162,17 +162,17 @@ def test_parts_beyond_the_commit_are_deleted_and_do_no_harm(half_way, whole):
 def test_what_cannot_be_resumed_is_refused_in_a_sentence_and_kept(half_way):
     out = half_way
     state = (out / "state.npz").read_bytes()
-    with pytest.raises(RunError, match="already holds state.npz of a run; pass resume=True"):
+    with pytest.raises(RunError, match=r"already holds state\.npz of a run; pass resume=True"):
         study(out)
     for change in ({"seed": 1}, {"steps": 500}):
         with pytest.raises(RunError, match="other initial weights, keys, settings or steps"):
             study(out, resume=True, **change)
     assert (out / "state.npz").read_bytes() == state
     (out / "state.npz").write_bytes(state[: len(state) // 2])
-    with pytest.raises(RunError, match="state.npz is damaged"):
+    with pytest.raises(RunError, match=r"state\.npz is damaged"):
         study(out, resume=True)
     (out / "state.npz").write_bytes(b"something else")
-    with pytest.raises(RunError, match="state.npz is damaged"):
+    with pytest.raises(RunError, match=r"state\.npz is damaged"):
         study(out, resume=True)
     (out / "state.npz").write_bytes(state)
     part = sorted((out / "parts").iterdir())[0]

@@ -7,8 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from tauflow.learning import descent, gradient_flow
-from tauflow.learning import Record, descend, ensemble, flow, network_key
+from tauflow.learning import Record, descend, descent, ensemble, flow, gradient_flow, network_key
 from tauflow.learning.rates import plain_rates
 from tauflow.networks import RateRNN
 from tauflow.objectives import FixedPointLoss, MeanSquaredError
@@ -87,9 +86,8 @@ def test_static_fields_that_differ_between_members_are_rebuilt():
     def make(*, key, phi):
         return RateRNN.random(6, 2, 2, gain=0.5, key=key, phi=phi)
 
-    run = ensemble(
-        make, lambda phi: make_objective(), lambda phi: make_optimizer(), keys=keys(1), grid={"phi": ["tanh", "relu"]}, steps=2
-    )
+    grid = {"phi": ["tanh", "relu"]}
+    run = ensemble(make, lambda phi: make_objective(), lambda phi: make_optimizer(), keys=keys(1), grid=grid, steps=2)
     assert [run.network(run=i).phi for i in (0, 1)] == ["tanh", "relu"]
     assert run.data.phi.values.tolist() == ["tanh", "relu"]
     assert run.select(phi="relu").network().phi == "relu"
@@ -145,6 +143,14 @@ def test_a_run_that_is_infinite_from_the_start_is_a_result_not_an_exception():
 
 
 @pytest.mark.x64off
+def test_weights_that_overflow_between_two_losses_are_recorded_as_nothing():
+    network, steps = linear(), 3
+    run = descend(network, lambda net, key: (net.W**2).sum(), optimizer=optax.sgd(1e38), steps=steps, key=keys(1)[0],
+                  train=("W",), record=Record(measurements=steps + 1))  # fmt: skip
+    assert run.data.status.values.tolist() == ["diverged"]
+    assert np.isfinite(run.data.loss[0, 0]) and np.isnan(run.data.W_eigenvalues[0, -1]).all()
+
+
 def test_the_trajectory_does_not_depend_on_how_it_is_cut_into_chunks(monkeypatch):
     settings = {"optimizer": make_optimizer(), "steps": 20, "key": keys(1)[0]}
     network = make_network(key=keys(1, 5)[0])

@@ -149,7 +149,7 @@ def describe_objective(objective: Any) -> dict[str, Any]:
 
 def _described(thing: Any) -> dict[str, Any]:
     name = getattr(thing, "name", None) or getattr(thing, "__name__", None) or type(thing).__name__
-    result = {"name": str(name)}
+    result: dict[str, Any] = {"name": str(name)}
     if dataclasses.is_dataclass(thing):
         for field in dataclasses.fields(thing):
             value = getattr(thing, field.name)

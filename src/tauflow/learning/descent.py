@@ -14,7 +14,7 @@ import optax
 
 from tauflow.learning.assemble import Group, Member, finished, to_run
 from tauflow.learning.checkpoint import Checkpoint, fingerprint
-from tauflow.learning.member import Ensemble, Makers, Point, replace, trained
+from tauflow.learning.member import Ensemble, Makers, Point, State, replace, trained
 from tauflow.learning.progress import Progress, Reporter
 from tauflow.learning.rates import plain_rates
 from tauflow.learning.record import Record
@@ -162,7 +162,7 @@ def ensemble(
     folder = None if out is None else Path(out)
     with scope(dtype):
         members = _members(make_network, keys, _points(grid or {}), tuple(train), dtype)
-        groups = _groups(members, make_objective, make_optimizer, project, dtype)
+        groups = _groups(members, make_objective, make_optimizer, project, dtype, tuple(train))
         start = fingerprint(
             [[member.network, member.seed, member.point, jax.random.key_data(member.key)] for member in members],
             steps, dtype, list(train), list(record.measurement_times(steps)), list(record.snapshot_times(steps)),
@@ -210,7 +210,7 @@ def _points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
 def _members(
     make_network: Callable[..., Any], keys: list[jax.Array], points: list[Point], train: tuple[str, ...], dtype: str
 ) -> list[Member]:
-    members = []
+    members: list[Member] = []
     for point in points:
         for seed, key in enumerate(keys):
             network = cast(make_network(key=network_key(key), **point), dtype)
@@ -229,6 +229,7 @@ def _groups(
     make_optimizer: Callable[..., optax.GradientTransformation],
     project: Callable[[Any], Any] | None,
     dtype: str,
+    train: tuple[str, ...],
 ) -> list[Group]:
     """Members that can share one compiled program, and how each group gets its objective and optimizer."""
     by_structure: dict[Any, list[Member]] = {}
@@ -237,7 +238,7 @@ def _groups(
         by_structure.setdefault((_structure(member.network), repr(text)), []).append(member)
     groups = []
     for alike in by_structure.values():
-        shared = _traced_group(alike, make_objective, make_optimizer, project, dtype)
+        shared = _traced_group(alike, make_objective, make_optimizer, project, dtype, train)
         if shared is not None:
             groups.append(shared)
             continue
@@ -259,7 +260,7 @@ def _fixed_group(
 
 
 def _traced_group(
-    members: list[Member], make_objective: Any, make_optimizer: Any, project: Any, dtype: str
+    members: list[Member], make_objective: Any, make_optimizer: Any, project: Any, dtype: str, train: tuple[str, ...]
 ) -> Group | None:
     """Members at several grid points with the numbers traced; None where a maker needs them as Python numbers."""
     if all(member.point == members[0].point for member in members):
@@ -276,10 +277,9 @@ def _traced_group(
     )
 
     def probe(point: Point) -> Any:
-        network = members[0].network
-        params = trained(network, tuple(name for name in ("W",) if hasattr(network, name)))
-        state = makers.optimizer(**point).init(params)
-        return state, makers.objective(**point)(replace(network, params), members[0].key)
+        params = trained(members[0].network, train)
+        loss = makers.objective(**point)(replace(members[0].network, params), members[0].key)
+        return makers.optimizer(**point).init(params), loss
 
     try:
         jax.eval_shape(probe, numbers[0])
@@ -329,7 +329,8 @@ def _run_group(
     """Do all updates of a group, recording and committing on the way; the group with its records."""
     networks = [member.network for member in group.members]
     keys = [member.key for member in group.members]
-    ensemble = Ensemble(networks, keys, group.points, train=train, makers=group.makers, capacity=min(CAPACITY, steps))
+    points = list(group.points)
+    ensemble = Ensemble(networks, keys, points, train=train, makers=group.makers, capacity=min(CAPACITY, steps))
     measurements, snapshots = set(record.measurement_times(steps)), set(record.snapshot_times(steps))
     stops = sorted({int(t) for t in measurements | snapshots if t > 0} | {steps})
     recorder = Recorder(networks, (*WEIGHT_FIELDS, *train), record.probes)
@@ -337,19 +338,17 @@ def _run_group(
     def observe(update: int) -> None:
         if update in measurements or update in snapshots:
             state = ensemble.host_state()
-            now = [replace(net, jax.tree.map(lambda leaf: leaf[i], state.params)) for i, net in enumerate(networks)]
+            now, alive = _networks_now(networks, state), np.asarray(state.alive)
             if update in snapshots:
-                recorder.keep_weights(update, now, state.alive)
+                recorder.keep_weights(update, now, alive)
             if update in measurements:
-                recorder.measure(update, now, state.alive)
+                recorder.measure(update, now, alive)
 
-    resumed = checkpoint.resume()
-    if resumed is None:
-        done = first = 0
+    done, leaves = checkpoint.resume() or (0, None)
+    first = done
+    if leaves is None:
         observe(0)
     else:
-        done, leaves = resumed
-        first = done
         ensemble.set_state(leaves)
     reporter.start_group(len(networks), done)
     while done < steps:
@@ -357,16 +356,19 @@ def _run_group(
         losses, norms = ensemble.advance(count)
         recorder.add_losses(done, losses, norms)
         done += count
-        alive = np.asarray(ensemble.alive())
         observe(done)
-        reporter.chunk(done, alive, losses, count)
+        reporter.chunk(done, ensemble.alive(), losses, count)
         if done < steps and checkpoint.due():
             checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(ensemble.host_state()))
             first = done
     state = ensemble.host_state()
     checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(state))
-    reporter.end_group(state.alive)
-    final = [replace(net, jax.tree.map(lambda leaf: leaf[i], state.params)) for i, net in enumerate(networks)]
+    reporter.end_group(np.asarray(state.alive))
     rates = [plain_rates(opt, trained(net, train), steps) for opt, net in zip(group.optimizers, networks, strict=True)]
-    abscissae = [spectral_abscissa_of(net) for net in final]
+    abscissae = [spectral_abscissa_of(network) for network in _networks_now(networks, state)]
     return finished(group, joined(checkpoint.parts()), state, rates, abscissae)
+
+
+def _networks_now(networks: Sequence[Any], state: State) -> list[Any]:
+    """Every member's network with the weights of a host state."""
+    return [replace(net, jax.tree.map(lambda leaf, i=i: leaf[i], state.params)) for i, net in enumerate(networks)]

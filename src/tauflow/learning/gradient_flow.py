@@ -126,10 +126,11 @@ def _loss(problem: _Problem, params: dict[str, Any]) -> jax.Array:
 def _velocity(tau: jax.Array, params: dict[str, Any], problem: _Problem) -> dict[str, Any]:
     loss, gradient = jax.value_and_grad(_loss, argnums=1)(problem, params)
     there = jnp.isfinite(loss)  # where it is not, the step must fail, whatever gradient an infinite loss has
-    return {
-        name: jax.tree.map(lambda leaf, rate=problem.rates[name]: jnp.where(there, -rate * leaf, jnp.nan), gradient[name])
-        for name in params
-    }
+
+    def velocity(rate: jax.Array, gradient: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.where(there, -rate * leaf, jnp.nan), gradient)
+
+    return {name: velocity(problem.rates[name], gradient[name]) for name in params}
 
 
 @eqx.filter_jit
@@ -181,7 +182,9 @@ def _integrate(
     params = trained(problem.network, train)
     loss, norm = _loss_and_norm(problem, params)
     if not (np.isfinite(loss) and np.isfinite(norm)):
-        raise ValueError(f"the loss at the start is {float(loss)} and its gradient norm {float(norm)}; flow needs finite ones.")
+        raise ValueError(
+            f"the loss at the start is {float(loss)} and its gradient norm {float(norm)}; flow needs finite ones."
+        )
     last = len(times) - 1
     measurements, snapshots = set(record.measurement_times(last)), set(record.snapshot_times(last))
 
@@ -205,7 +208,8 @@ def _integrate(
         end = min(begin + at_once, len(edges) - 1)
         if status != "done":
             break
-        saved, losses, norms, result, step = _piece(problem, params, jnp.asarray(edges[begin : end + 1]), step, tolerances)
+        piece = jnp.asarray(edges[begin : end + 1])
+        saved, losses, norms, result, step = _piece(problem, params, piece, step, tolerances)
         losses, norms = np.asarray(losses), np.asarray(norms)
         for j in range(1, end - begin + 1):
             i = begin + j - offset

@@ -54,11 +54,10 @@ class Recorder:
         data = {}
         for name in rows[0]:
             stack = np.stack([row[name] for row in rows])[:, None]
-            dtype = stack.dtype if stack.dtype.kind in "fc" else np.float64
-            stack = stack.astype(dtype)
+            stack = stack if stack.dtype.kind in "fc" else stack.astype(np.float64)
             stack[~alive] = np.nan
-            inner = ("index",) if name in ("delta_W_singular_values", "W_eigenvalues") else None
-            inner = inner or tuple(f"{name}_{axis}" for axis in range(stack.ndim - 2))
+            named = (f"{name}_{axis}" for axis in range(stack.ndim - 2))
+            inner = ("index",) if name in ("delta_W_singular_values", "W_eigenvalues") else tuple(named)
             data[name] = (("run", "measurement", *inner), stack)
         self._blocks.append(xr.Dataset(data, {"measurement_update": ("measurement", [update])}))
 
@@ -67,6 +66,9 @@ class Recorder:
         if W0 is None:
             return {}
         W = np.asarray(network.W, np.float64)
+        if not np.isfinite(W).all():  # a member on the update that breaks it
+            nothing = np.full(W.shape[0], np.nan)
+            return {"delta_W_singular_values": nothing, "W_eigenvalues": nothing.astype(np.complex128)}
         return {"delta_W_singular_values": singular_values(W - W0), "W_eigenvalues": eigenvalues(W)}
 
     def take(self) -> xr.Dataset:

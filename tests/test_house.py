@@ -1,0 +1,71 @@
+"""The house rules: lint, format, types, layers, sizes, and that what the front page shows runs."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "src" / "tauflow").rglob("*.py"))
+
+TOOLS = {
+    "lint": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "types": ["mypy"],
+    "layers": ["importlinter.cli"],
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_tools_find_nothing(tool):
+    if tool == "layers":
+        command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    else:
+        command = [sys.executable, "-m", *TOOLS[tool]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_files_and_functions_stay_small_and_public_functions_say_what_they_do(path):
+    text = path.read_text()
+    assert text.count("\n") <= 500
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module says what it is for"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= 60, f"{node.name} has {length} lines of code"
+            if node.col_offset == 0 and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{node.name} is public and has no docstring"
+
+
+def test_nothing_is_pickled():
+    for path in SOURCES:
+        code = path.read_text()
+        assert not re.search(r"^\s*(import|from) (pickle|dill|cloudpickle|joblib)\b", code, re.M), path
+        assert "allow_pickle=True" not in code, path
+
+
+def test_importing_does_not_change_jax_for_the_whole_process():
+    code = (
+        "import jax; before = {k: getattr(jax.config, k) for k in ('jax_enable_x64', 'jax_num_cpu_devices', "
+        "'jax_numpy_dtype_promotion', 'jax_default_matmul_precision')}\n"
+        "import tauflow, tauflow.papers, tauflow.learning, tauflow.study, tauflow.theory, tauflow.plots, tauflow.cli\n"
+        "assert before == {k: getattr(jax.config, k) for k in before}, 'changed'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_readme_example_runs_and_prints_what_it_says(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert blocks, "the README shows the library from Python"
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
