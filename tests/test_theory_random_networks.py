@@ -9,7 +9,7 @@ import pytest
 from tauflow.theory import fixed_point as theory
 from tauflow.theory.resolvent_traces import pairings, power_trace, word_trace, word_trace_sum
 
-GAIN, TARGET, T = 0.4, 1.2, 0.15  # T = beta^2 tau
+GAIN, TARGET, T = 0.4, 1.2, 0.05  # T = beta^2 tau
 SIZES, NETWORKS, PAIRS = (24, 48, 96, 192), 80, 100
 B0 = float(theory.beta(GAIN))
 TAU = T / B0**2

@@ -18,6 +18,7 @@ from tauflow.theory.fixed_point_reading import (
     Member,
     name_of,
     network_settings,
+    neurons,
     settings,
     task_setting,
 )
@@ -73,10 +74,15 @@ def fixed_point(run: Run, i: int) -> Found:
     if name_of(configuration, "task") != TASK:
         task = name_of(configuration, "task") or name_of(configuration, "objective") or "unknown"
         return Found(name, math.inf, TRANSIENT_LIMIT, f"The task is {task}; {wanted}.")
+    eigenvalues = _eigenvalues(run, i)
+    if not eigenvalues.size:
+        return Found(
+            name, math.nan, TRANSIENT_LIMIT, f"The run keeps no weights that would tell its slowest mode; {wanted}."
+        )
     dt = float(network_settings(run, i).get("dt", 1.0))
     time = task_setting(configuration, "duration", 101.0) - task_setting(configuration, "fixation", 1.0)
     steps = (time - task_setting(configuration, "decision", 1.0)) / dt
-    slowest = np.nanmax(np.abs(1 - dt + dt * _eigenvalues(run, i)))  # of one Euler step
+    slowest = np.nanmax(np.abs(1 - dt + dt * eigenvalues))  # of one Euler step
     left = float(slowest**steps)
     return Found(
         name, left, TRANSIENT_LIMIT, f"When the output counts, {left:.2g} of the slowest mode is left; {wanted}."
@@ -115,7 +121,9 @@ def gradient_flow(run: Run, i: int, member: Member) -> Found:
         off = abs(float(dict(configuration.get("rates") or {}).get("W", 1.0)) - 1)
         return Found(name, off, 0.0, f"The rate of W is off 1 by {off:g}; learning time is then that of the theory.")
     tau, update = run.data["tau"].values[i], run.data["update"].values
-    step = float(np.max(np.diff(tau) / np.diff(update), initial=0.0)) / float(learning_time(member.gain, member.target))
+    steps = np.diff(tau) / np.diff(update)
+    steps = steps[np.isfinite(steps)]  # a stopped member may have no learning time
+    step = float(np.max(steps, initial=0.0)) / float(learning_time(member.gain, member.target))
     told = f"One update is {step:.2g} of the learning time"
     return Found(name, step, STEP_LIMIT, f"{told}; gradient descent follows the flow if that is small.")
 
@@ -188,9 +196,12 @@ def _quadratic_spread(M: FloatArray) -> float:
 
 
 def _eigenvalues(run: Run, i: int) -> np.ndarray:
-    """All eigenvalues of W that the run has recorded, or those of its snapshots."""
-    if "W_eigenvalues" in run.data:
+    """All eigenvalues of W that the run has recorded, or those of its snapshots; none if it keeps neither."""
+    if "W_eigenvalues" in run.data and run.data.sizes["measurement"]:
         return run.data["W_eigenvalues"].values[i]
-    path = np.asarray(run.data["W"].values[i], np.float64)
+    if "W" not in run.data:
+        return np.zeros(0)
+    n = neurons(run, i)
+    path = np.asarray(run.data["W"].values[i, :, :n, :n], np.float64)  # (snapshot, n, n)
     whole = path[np.isfinite(path).all(axis=(-1, -2))]
     return np.linalg.eigvals(whole)

@@ -61,6 +61,11 @@ def task_setting(configuration: dict[str, Any], name: str, default: float) -> fl
     return float(task.get(name, default)) if isinstance(task, dict) else default
 
 
+def neurons(run: Run, i: int) -> int:
+    """Number of units of a member; the arrays of smaller members are padded."""
+    return int(run.data["units"].values[i]) if "units" in run.data.coords else run.data.sizes["unit"]
+
+
 def starts(run: Run) -> bool:
     """Whether the run keeps the dense initial weights of a network with one input and one output."""
     data = run.data
@@ -80,7 +85,7 @@ def member(run: Run, i: int) -> Member:
             "The run does not keep the dense initial weights of networks with one input and one output; "
             "record the weights at update 0."
         )
-    n = int(run.data["units"].values[i]) if "units" in run.data.coords else run.data.sizes["unit"]
+    n = neurons(run, i)
     configuration = settings(run)[i]
     W0 = np.asarray(run.weights("W", i, 0), np.float64)[:n, :n]
     m = np.asarray(run.weights("W_in", i, 0), np.float64)[:n, 0] / math.sqrt(n)

@@ -20,7 +20,9 @@ $$ z = z_0 + e_0\rho\tau + \tfrac{\tau^2}{2}(-e_0\rho^2 + 4e_0^2\rho R)
 
 $s_+ = \tau e_0\sqrt\rho(1 - \frac{\rho\tau}2 + e_0R\tau + \dots)$ and
 $s_- = \frac{\tau^3}{12}e_0^3\rho\sqrt{ST}$. The functions below propagate the variances through the first
-derivatives of these at the mean.
+derivatives of these at the mean. They are meant as bands: third-order derivatives by $z_0$ and $R$ and negative
+covariances, which would let the truncated polynomials cancel where no spread vanishes, are left out, so that late in
+learning the band is too wide rather than too narrow.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def readout_spread(tau: ArrayLike, gain: ArrayLike, target: ArrayLike, neurons: 
         neurons: N >= 1, any shape.
 
     Returns:
-        Of the common shape, in units of the readout; $\sqrt{\beta/N}$ at tau = 0. Third order in tau, as
-        `readout`.
+        Of the common shape, in units of the readout; $\sqrt{\beta/N}$ at tau = 0. Holds to second order
+        in tau.
 
     Raises:
         ValueError: If an argument is out of range or the shapes do not broadcast.
@@ -61,8 +63,8 @@ def readout_spread(tau: ArrayLike, gain: ArrayLike, target: ArrayLike, neurons: 
     tau_, g, z, n = _common(tau, gain, target, neurons)
     b = beta(g)
     t, cubed = b**2 * tau_, 2 / 3 * z**3 * b * (b**2 * tau_) ** 3
-    to_z0 = 1 - t + t**2 / 2 - (1 + 24 * z**2 * b) * t**3 / 6
-    to_R = z**2 / b**2 * (2 * t**2 - 8 / 3 * t**3)
+    to_z0 = 1 - t + t**2 / 2
+    to_R = 2 * z**2 * t**2 / b**2
     to_rate = z * (t - t**2 + t**3 / 2) + 3 * cubed
     return np.sqrt(_variance(g, to_z0, to_R, to_rate, cubed) / n)
 
@@ -79,8 +81,8 @@ def singular_value_spread(
         neurons: N >= 1, any shape.
 
     Returns:
-        For (s₊, s₋), each of the common shape, in units of the weights. That of s₊ holds to second order in
-        tau (its cubic term is that of a small target), that of s₋ to its leading, third order.
+        For (s₊, s₋), each of the common shape, in units of the weights. Both hold to their leading
+        order, tau and tau^3.
 
     Raises:
         ValueError: If an argument is out of range or the shapes do not broadcast.
@@ -91,7 +93,7 @@ def singular_value_spread(
     Example:
         >>> s_plus, s_minus = singular_value_spread(0.1, gain=0.0, target=1.0, neurons=100)
         >>> round(float(s_plus), 4), round(float(s_minus), 6)
-        (0.0085, 2.5e-05)
+        (0.0096, 2.5e-05)
     """
     tau_, g, z, n = _common(tau, gain, target, neurons)
     b = beta(g)
@@ -108,7 +110,7 @@ def _variance(
 ) -> FloatArray:
     """N times the variance of a quantity with these derivatives by z0, R, ln P (= ln Q) and ln S (= ln T)."""
     b, third, fourth = beta(gain), power_trace(gain, 3), power_trace(gain, 4)
-    overlaps = to_z0**2 * b + to_R**2 * third + 2 * to_z0 * to_R * b**4
+    overlaps = to_z0**2 * b + to_R**2 * third + 2 * np.maximum(to_z0 * to_R, 0) * b**4
     rate = to_rate**2 * (b**2 - 1)
     both = 2 * to_rate * to_fourth * (third / b**5 - 1)
     return overlaps + 4 * (rate + both + to_fourth**2 * (fourth / b**8 - 1))  # twice 2: for w and for m

@@ -64,11 +64,12 @@ class FixedPointTheory:
             The assumptions. Where those on the kind of run fail, the ones that need its numbers are left out.
         """
         a = fixed_point_assumptions
+        every = range(run.n_runs)
+        kind = [_worst(test(run, i) for i in every) for test in (a.linear, a.fixed_point)]
         if not starts(run):
             told = "The run does not keep the dense initial weights of networks with one input and one output."
-            return (Assumption("initial weights", float("nan"), 0.0, False, told),)
-        every = range(run.n_runs)
-        kind = [_worst(test(run, i) for i in every) for test in (a.linear, a.fixed_point, a.only_W)]
+            return (*kind, Assumption("initial weights", float("nan"), 0.0, False, told))
+        kind.append(_worst(a.only_W(run, i) for i in every))
         if not all(assumption.holds for assumption in kind):
             return tuple(kind)
         try:
