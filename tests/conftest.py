@@ -6,6 +6,8 @@
 import os
 import tempfile
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads only get in each other's way
+
 import jax
 import matplotlib
 import pytest

@@ -62,10 +62,22 @@ def test_importing_does_not_change_jax_for_the_whole_process():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_the_readme_example_runs_and_prints_what_it_says(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert blocks, "the README shows the library from Python"
-    for block in blocks:
-        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = [(page, block) for page in PAGES for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
+
+
+@pytest.mark.parametrize(("page", "block"), SHOWN, ids=[f"{page.name}-{i}" for i, (page, _) in enumerate(SHOWN)])
+def test_what_the_pages_show_runs(page, block, tmp_path):
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_front_page_shows_the_library_from_python_in_under_ten_lines():
+    blocks = [block for page, block in SHOWN if page.name == "README.md"]
+    assert blocks and sum(bool(line.strip()) for line in blocks[0].splitlines()) < 10
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
