@@ -1,0 +1,256 @@
+"""The page of a study: one HTML file that opens offline, with everything in it and nothing loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tauflow.plots import reading, report_data, report_tables
+from tauflow.plots.reading import fixed, number
+from tauflow.run import write_atomic_bytes
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    run: Any,
+    measures: xr.Dataset | None = None,
+    overlays: Sequence[Any] = (),
+    title: str = "tauflow study",
+    configuration: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the page of a study, in one step, over an older one if there is one.
+
+    It holds the loss with the seeds' spread; singular values of ΔW and eigenvalues of W with one slider over learning;
+    loss against truncation rank; sample trials; the measures; every theory, drawn where it applies and with the
+    assumptions that fail where not; settings, seeds, versions. What the run or the measures lack is left out.
+
+    Args:
+        path: The file, usually report.html. Missing folders above it are made.
+        run: A Run, or its dataset.
+        measures: The study's measures along `run`, see `tauflow.study`; none by default.
+        overlays: What theories say, see `tauflow.theory.base.Overlay`.
+        title: Heading of the page.
+        configuration: Settings to show; the run's own by default.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the file cannot be written.
+    """
+    page = render(run, xr.Dataset() if measures is None else measures, overlays, title, configuration)
+    return write_atomic_bytes(Path(path), page.encode("utf-8"))
+
+
+def render(
+    run: Any,
+    measures: xr.Dataset,
+    overlays: Sequence[Any],
+    title: str,
+    configuration: Mapping[str, Any] | None,
+) -> str:
+    """The page as text; see `write_report`."""
+    from plotly.offline import get_plotlyjs  # half a second that only a report needs
+
+    data = reading.dataset(run)
+    settings = reading.settings(data) if configuration is None else configuration
+    members = reading.members(run, settings)
+    content = report_data.payload(run, measures, overlays, members)
+    sections = _sections(content, data, measures, overlays, members, settings)
+    return _fill(
+        _part("page.html"),
+        title=escape(title),
+        style=_part("style.css"),
+        lead=escape(_lead(data, members)),
+        notice=_notice(members),
+        tiles=_tiles(measures, data),
+        navigation="".join(f'<a href="#{name}">{short}</a>' for name, short, _, _, _ in sections),
+        options="".join(f'<option value="{i}">{escape(m.name)}</option>' for i, m in enumerate(members)),
+        sections="".join(
+            f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{heading}</h2>'
+            f"{text}{body}</section>"
+            for name, _, heading, text, body in sections
+        ),
+        data=report_data.to_script(content),
+        plotly=get_plotlyjs(),
+        script=_part("app.js"),
+    )
+
+
+def _part(name: str) -> str:
+    return (resources.files("tauflow.plots") / "report_template" / name).read_text(encoding="utf-8")
+
+
+def _fill(template: str, **parts: str) -> str:
+    """Put each part in its place, once: nothing inside a part is taken for a place."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+Section = tuple[str, str, str, str, str]  # id, name in the navigation, heading, paragraphs, content
+
+
+def _sections(
+    content: Mapping[str, Any],
+    data: xr.Dataset,
+    measures: xr.Dataset,
+    overlays: Sequence[Any],
+    members: Sequence[reading.Member],
+    settings: Mapping[str, Any],
+) -> list[Section]:
+    sections: list[Section] = []
+    if content["loss"]:
+        heading = "Loss over learning"
+        sections.append(("loss", "Loss", heading, _loss_text(content), _plot("loss", heading)))
+    if content["spectra"]:
+        sections.append(_spectra_section(content["spectra"]))
+    if content["truncation"]:
+        text = (
+            "<p>Here the trained weights are cut down to their strongest singular directions, and the task is tried "
+            "again. Where a curve comes down to the dotted line, that many directions are enough: few for ΔW means "
+            "that learning was low-dimensional, even though W itself needs many. Thick: the median; thin: single "
+            "networks; dotted: the one shown.</p>"
+        )
+        plot = _plot("truncation", "Loss against the rank kept, for the weight change and for all weights", "low")
+        sections.append(("rank", "Rank", "How many directions the solution needs", text, plot))
+    if content["trials"]:
+        text = (
+            "<p>One trial after learning. Inputs are above; below them the network’s output runs against the dashed "
+            "target. Only the shaded times count in the loss.</p>"
+        )
+        sections.append(("trials", "Trial", "A sample trial", text, _plot("trials", "Inputs, targets and outputs")))
+    if measures.data_vars:
+        text = (
+            "<p>One column for each network; a dash means that there is nothing to measure. "
+            "The median leaves out networks that diverged.</p>"
+        )
+        table = report_tables.measures_table(measures, data, members)
+        sections.append(("measures", "Measures", "What was measured", text, table))
+    sections.append(_theory_section(overlays))
+    made = report_tables.provenance(data, settings)
+    text = "<p>All that is needed to do this again: settings, seeds, machine and versions.</p>"
+    sections.append(("made", "How it was made", "How it was made", text, made))
+    return sections
+
+
+def _loss_text(content: Mapping[str, Any]) -> str:
+    several = len(content["members"]) > 1
+    who = (
+        "Each thin line is one network, the blue line their median, and the blue band holds the middle half of them. "
+        if several
+        else "The line is the loss of the one network trained. "
+    )
+    thinned = " Of many updates only an even selection is drawn." if content["loss"]["thinned"] else ""
+    return f"<p>{who}The axis is logarithmic: a straight line is an exponential decay.{thinned}</p>"
+
+
+def _plot(name: str, label: str, size: str = "") -> str:
+    return f'<div id="plot-{name}" class="plot {size}" role="img" aria-label="{escape(label)}"></div>'
+
+
+def _spectra_section(spectra: Mapping[str, Any]) -> Section:
+    text = (
+        "<p>ΔW = W − W₀ is all that learning did to the recurrent weights. Move the slider through learning: "
+        "a few singular values of ΔW growing far above the others mean that a few directions carry the change; "
+        "eigenvalues of W that leave the circle of random weights are the dynamics that learning built.</p>"
+    )
+    singular, count = spectra["singular"], len(spectra["updates"])
+    readout = '<span>first singular value s₁ = <b id="slider-s1"></b></span>' if singular else ""
+    control = (
+        '<div class="control"><label for="slider">Position in learning</label>'
+        f'<input type="range" id="slider" min="0" max="{count - 1}" value="{count - 1}" step="1">'
+        '<button type="button" id="play">Play</button>'
+        f'<p class="readout"><b id="slider-value"></b><span>τ = <b id="slider-tau"></b></span>{readout}'
+        '<span id="slider-note" class="bad" aria-live="polite"></span></p></div>'
+    )
+    figures = ""
+    if singular:
+        shown = len(singular[0][0])
+        some = f"The first {shown} of {spectra['of']}. " if shown < spectra["of"] else ""
+        figures += _figure(
+            "paths",
+            "Singular values of ΔW over learning",
+            "The largest ones, darkest first; the green line is the slider’s position.",
+            wide=not spectra["eigenvalues"],
+        )
+        switch = '<label class="switch"><input type="checkbox" id="logarithmic"> logarithmic axis</label>'
+        at_end = f"{some}Filled: at the slider’s position. Open: at the end of learning. {switch}"
+    if spectra["eigenvalues"]:
+        said = "Pale: before learning. Orange: at the slider’s position. Without learning they fill the dashed circle."
+        figures += _figure("eigenvalues", "Eigenvalues of W in the complex plane", said, size="square")
+    if singular:
+        figures += _figure("spectrum", "Spectrum of ΔW", at_end, size="low", wide=True)
+    heading = "What learning changed in the weights"
+    return ("spectra", "Spectra", heading, text, control + f'<div class="pair">{figures}</div>')
+
+
+def _figure(name: str, heading: str, caption: str, *, size: str = "", wide: bool = False) -> str:
+    kind = ' class="wide"' if wide else ""
+    head = f"<figcaption><h3>{heading}</h3>{caption}</figcaption>"
+    return f"<figure{kind}>{head}{_plot(name, heading, size)}</figure>"
+
+
+def _theory_section(overlays: Sequence[Any]) -> Section:
+    text = (
+        "<p>A theory is drawn over this run only if all of its assumptions hold. Each was measured on the run itself: "
+        "its size here, and the size up to which the theory may be trusted.</p>"
+    )
+    body = "".join(report_tables.theory_section(each) for each in overlays)
+    if not overlays:
+        text, body = "<p>No theory was compared with this run.</p>", ""
+    return ("theory", "Theory", "What theory says about this run", text, body)
+
+
+def _lead(data: xr.Dataset, members: Sequence[reading.Member]) -> str:
+    """One or two sentences about the run, from its own records."""
+    count, network = len(members), reading.network_name(data)
+    neurons = data.sizes.get("unit", data.sizes.get("index"))
+    of = f" of {neurons} neurons" if neurons else ""
+    steps = data.sizes.get("update", 0)
+    unit = "updates" if data.attrs.get("kind") == "descend" else "points in learning"
+    long = f", {steps} {unit} each" if steps else ""
+    who = f"{count} {network} networks{of}" if count > 1 else f"One {network} network{of}"
+    return f"{who}{long}: what learning changed in their weights, and what theory says about it."
+
+
+def _notice(members: Sequence[reading.Member]) -> str:
+    stopped = [member for member in members if member.status != "done"]
+    if not stopped:
+        return ""
+    items = "".join(f"<li>{escape(member.name)}</li>" for member in stopped)
+    done = len(members) - len(stopped)
+    text = f"{done} of {len(members)} networks finished. Not finished, and shown up to where they stopped:"
+    return f'<div class="notice" role="note">{text}<ul>{items}</ul></div>'
+
+
+def _tiles(measures: xr.Dataset, data: xr.Dataset) -> str:
+    """The few numbers that a reader wants first."""
+    keep = reading.not_diverged(data)
+
+    def median(name: str) -> float:
+        return float(reading.spread(measures[name].values, keep).median) if name in measures else np.nan
+
+    threshold = f"{100 * measures.attrs.get('threshold', reading.THRESHOLD):g} %"
+    share = 100 * median("final_loss") / median("initial_loss")
+    tiles = [
+        ("Loss after learning", median("final_loss"), f"{number(share, 2)} % of the initial" if share == share else ""),
+        (f"Updates to {threshold}", median("updates_to_threshold"), "of the initial loss"),
+        ("Functional rank of ΔW", median("functional_rank_delta_W"), f"of W: {number(median('functional_rank_W'))}"),
+        ("Size of the change ‖ΔW‖", median("delta_W_norm"), "Frobenius norm"),
+        ("Loss with W₀ shuffled", median("shuffled_loss"), "ΔW kept"),
+    ]
+    shown = [(name, value, note) for name, value, note in tiles if np.isfinite(value)]
+    if not shown:
+        return ""
+    cells = "".join(f"<div><dt>{n}</dt><dd>{fixed(v)}<small>{note}</small></dd></div>" for n, v, note in shown)
+    many = int(keep.sum()) > 1
+    caption = f"Medians over {int(keep.sum())} networks" if many else "Key numbers"
+    return f'<dl class="tiles" aria-label="{caption}">{cells}</dl>'
