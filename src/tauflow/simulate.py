@@ -285,13 +285,13 @@ def _slopes(phi: Phi, rates: jax.Array, states: jax.Array) -> jax.Array:
 def _adjoint(phi: Phi, W: Any, rates: jax.Array, states: jax.Array, cotangent: jax.Array, alpha: Any) -> jax.Array:
     """The reverse recurrence of the module's docstring; all arrays (time, trial, n)."""
 
-    def step(later: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        direct, slope = now
-        lam = direct + (1 - alpha) * later + alpha * slope * _times(later, W)  # (trial, n)
+    def step(later: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        direct, rate, state = now
+        lam = direct + (1 - alpha) * later + alpha * _slopes(phi, rate, state) * _times(later, W)  # (trial, n)
         return lam, lam
 
     last = jnp.zeros(states.shape[1:], states.dtype)
-    return lax.scan(step, last, (cotangent, _slopes(phi, rates, states)), reverse=True)[1]
+    return lax.scan(step, last, (cotangent, rates, states), reverse=True)[1]
 
 
 def _forward(phi: Phi, W: Any, drive: Any, x0: Any, alpha: Any) -> tuple[jax.Array, tuple[Any, ...]]:
@@ -316,22 +316,27 @@ def _backward(phi: Phi, residuals: tuple[Any, ...], cotangent: Any) -> tuple[Any
     before = jnp.concatenate([first_rate[None], rates])[:-1]  # (time, trial, n)
     first = lam[0] if lam.shape[0] else jnp.zeros_like(x0)
     grad_x0 = (1 - alpha) * first + alpha * first_slope * _times(first, W)
-    return _weight_gradient(W, lam, before, alpha), alpha * lam, grad_x0, None
+    grad_drive = alpha * lam
+    return _weight_gradient(W, grad_drive, before), grad_drive, grad_x0, None
 
 
-def _weight_gradient(W: Any, lam: jax.Array, before: jax.Array, alpha: Any) -> Any:
-    """Alpha Σ λ rᵀ over time and trials at once, or its thin counterparts for factors."""
-    product = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+def _weight_gradient(W: Any, grad_drive: jax.Array, before: jax.Array) -> Any:
+    """Σ αλ rᵀ over time and trials at once, or its thin counterparts for factors."""
     if not isinstance(W, LowRank):
-        return alpha * product("tki,tkj->ij", lam, before)
-    read, wrote = _dot(before, W.b), _dot(lam, W.a)  # (time, trial, R)
+        return _over_time_and_trials(grad_drive, before)
+    read, wrote = _dot(before, W.b), _dot(grad_drive, W.a)  # (time, trial, R)
     c = _rows(W.c, before)[None]
-    grad_c = alpha * product("tkr,tkr->kr", wrote, read)  # (trial, R)
+    grad_c = (wrote * read).sum(axis=0)  # (trial, R)
     return LowRank(
-        a=alpha * product("tki,tkr->ir", lam, read * c),
+        a=_over_time_and_trials(grad_drive, read * c),
         c=grad_c if W.c.shape[0] == grad_c.shape[0] else grad_c.sum(axis=0, keepdims=True),
-        b=alpha * product("tki,tkr->ir", before, wrote * c),
+        b=_over_time_and_trials(before, wrote * c),
     )
+
+
+def _over_time_and_trials(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Σ left rightᵀ, (i, j), of (time, trial, i) and (time, trial, j), contracted in the order they lie in memory."""
+    return jnp.tensordot(left, right, axes=((0, 1), (0, 1)), precision=lax.Precision.HIGHEST)
 
 
 _fused.defvjp(_forward, _backward, symbolic_zeros=True)
