@@ -342,7 +342,7 @@ def test_one_that_diverges_leaves_the_others(tmp_path, monkeypatch):
 
 
 def test_theories_say_whether_they_apply(small, tmp_path, no_pictures):
-    linear = run_study("fixed-point", neurons=200, seeds=1, steps=10, gain=0.2, out=tmp_path / "linear")
+    linear = run_study("fixed-point", neurons=100, seeds=1, steps=10, gain=0.2, out=tmp_path / "linear")
     names = [overlay.theory_name for overlay in linear.overlays]
     assert names and names == [overlay.theory_name for overlay in small.overlays]
     assert all(overlay.prediction is None for overlay in small.overlays)

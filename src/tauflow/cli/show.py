@@ -109,7 +109,8 @@ def study_sentences(study: Study) -> list[str]:
     for overlay in study.overlays:
         failing = [assumption for assumption in overlay.assumptions if not assumption.holds]
         if failing:
-            sentences.append(f"{overlay.theory_name} is not overlaid: {failing[0].sentence}")
+            more = f" {len(failing) - 1} more of its assumptions fail; the page has them all." if failing[1:] else ""
+            sentences.append(f"{overlay.theory_name} is not overlaid: {failing[0].sentence}{more}")
         else:
             sentences.append(f"{overlay.theory_name} applies and is overlaid.")
     return sentences

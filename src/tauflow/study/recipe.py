@@ -62,7 +62,7 @@ def cosine_rate(neurons: int, gain: float, target: float) -> float:
 
     Args:
         neurons: Number of units; the rate does not depend on it.
-        gain: g; from 0.8 on the rate falls in proportion to (1-g²)², with g counted up to 0.95.
+        gain: g; from 0.8 on the rate stays what it is there.
         target: Amplitude of the cosine; the rate does not depend on it.
 
     Source: schuessler2020, supplement Fig. S5 and the authors' code.
@@ -71,9 +71,7 @@ def cosine_rate(neurons: int, gain: float, target: float) -> float:
         >>> round(cosine_rate(256, 0.2, 1.0), 6)
         0.175
     """
-    if gain <= 0.8:
-        return float(np.interp(gain, [0.0, 0.4, 0.8], [0.2, 0.15, 0.05]))
-    return float(0.05 * ((1 - min(gain, 0.95) ** 2) / (1 - 0.8**2)) ** 2)
+    return float(np.interp(gain, [0.0, 0.4, 0.8], [0.2, 0.15, 0.05]))
 
 
 #: The recipe of every task by the task's name; a task that is not here takes `Recipe()`.
