@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -82,6 +83,22 @@ class TestLoss:
         np.testing.assert_allclose(dashed.get_ydata(), overlay.prediction["loss"].values[0])
         theory = [c for c in axes.collections if np.allclose(c.get_facecolor()[0][:3], to_rgb(style.THEORY))]
         assert len(theory) == 1
+
+    def test_theory_of_each_member_is_drawn_where_it_differs_by_more_than_its_band(self, run, overlay):
+        def dashed(factor):
+            prediction = overlay.prediction.copy(deep=True)
+            prediction["loss"].values[1] *= factor
+            changed = replace(overlay, prediction=prediction)
+            lines = axes_of(plots.loss(run, overlays=(changed,))).get_lines()
+            return sum(each.get_linestyle() == "--" for each in lines)
+
+        assert dashed(1.1) == 1 and dashed(1.5) == 2
+
+    def test_two_theories_that_agree_are_both_named(self, run, overlay):
+        other = replace(overlay, theory_name="another theory")
+        legend = axes_of(plots.loss(run, overlays=(overlay, other))).get_legend()
+        names = " ".join(text.get_text() for text in legend.get_texts())
+        assert "fixed-point series" in names and "another theory" in names
 
     def test_overlay_that_fails_draws_nothing(self, run):
         failing = axes_of(plots.loss(run, overlays=(synthetic.make_failing_overlay(),)))
@@ -335,7 +352,7 @@ class TestReport:
         changed["outliers"].values[:] = np.nan
         changed["outliers"].values[0, :3] = [1.2, 0.9 + 0.8j, 0.9 - 0.8j]
         html = report_tables.measures_table(changed, run.data, reading.members(run))
-        assert "3<small>0.9 ± 0.8i, 1.2</small>" in html
+        assert "3<small>0.9 ± 0.8i<br>1.2</small>" in html
 
     def test_text_is_escaped(self, run, measures, tmp_path):
         nasty = "</script><script>alert(1)</script>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -92,34 +93,58 @@ def legend_below(axes: Axes, handles: Sequence[Any], *, columns: int = 2) -> Non
     """The legend below the x axis, where it hides no data."""
     for handle in handles:
         handle.set_label(textwrap.fill(str(handle.get_label()), 48))
-    if max((len(str(handle.get_label())) for handle in handles), default=0) > 28:
+    if max((len(re.sub(r"[${}^_\\]", "", str(handle.get_label()))) for handle in handles), default=0) > 30:
         columns = 1  # a legend wider than its axes would squeeze them
     spacing = {"columnspacing": 1.2, "handletextpad": 0.5, "borderaxespad": 0.0}
     axes.legend(handles=list(handles), loc="upper left", bbox_to_anchor=(-0.02, -0.2), ncols=columns, **spacing)
 
 
 def draw_predictions(
-    axes: Axes, tau: np.ndarray, overlays: Sequence[Any], variable: str, members: int | Sequence[int]
+    axes: Axes,
+    tau: np.ndarray,
+    overlays: Sequence[Any],
+    variable: str,
+    members: Sequence[int],
+    most: int | None = None,
 ) -> list[Line2D]:
-    """Each theory once where its prediction is the same for all members, else once for each."""
+    """Each theory dashed over its band; a member only where no drawn band of the same theory holds its prediction.
+
+    Args:
+        axes: Where to draw.
+        tau: Learning time of every member, shape (run, k).
+        overlays: Theories' overlays.
+        variable: What is predicted.
+        members: Positions of the members.
+        most: How many curves of a prediction with an index to draw; all by default.
+
+    Returns:
+        One handle for each theory.
+    """
+    drawn: dict[str, list[reading.Curve]] = {}
     handles: dict[str, Line2D] = {}
-    seen: list[np.ndarray] = []
-    for i in range(members) if isinstance(members, int) else members:
+    for i in members:
         for curve in reading.predictions(overlays, variable, i):
-            if any(old.shape == curve.values.shape and np.allclose(old, curve.values, equal_nan=True) for old in seen):
+            if any(_told(curve, earlier) for earlier in drawn.setdefault(curve.label, [])):
                 continue
-            seen.append(curve.values)
-            columns = curve.values.reshape(len(curve.values), -1)  # (k, index)
+            drawn[curve.label].append(curve)
+            columns = curve.values.reshape(len(curve.values), -1)[:, :most]  # (k, index)
             if curve.band is not None:
-                half = curve.band.reshape(columns.shape)
-                for k in range(columns.shape[1]):
-                    low, high = columns[:, k] - half[:, k], columns[:, k] + half[:, k]
+                half = curve.band.reshape(len(curve.band), -1)[:, :most]
+                for low, high in zip((columns - half).T, (columns + half).T, strict=True):
                     axes.fill_between(tau[i], low, high, color=style.THEORY, alpha=0.14, linewidth=0, zorder=3.5)
             lines = axes.plot(tau[i], columns, color=style.THEORY, linestyle="--", linewidth=1.0, zorder=4)
             note = " ± N$^{-1/2}$" if curve.band is not None else ""
-            lines[0].set_label(f"{curve.label}{note}")
-            handles.setdefault(curve.label, lines[0])
+            handles.setdefault(curve.label, lines[0]).set_label(f"{curve.label}{note}")
     return list(handles.values())
+
+
+def _told(curve: reading.Curve, earlier: reading.Curve) -> bool:
+    """Whether an earlier curve already says this one: equal, or within its band wherever both are known."""
+    if curve.values.shape != earlier.values.shape:
+        return False
+    tolerance = 1e-8 * np.abs(earlier.values) + (0.0 if earlier.band is None else earlier.band)
+    off = np.abs(curve.values - earlier.values)
+    return not bool((off > tolerance).any())  # NaN is not above
 
 
 def frame_log(axes: Axes, values: np.ndarray) -> None:

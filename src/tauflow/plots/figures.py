@@ -62,7 +62,7 @@ def loss(run: Any, *, overlays: Sequence[Any] = (), reference: float | None = No
         if several and axis.shared and keep.sum() > 1:
             whole = reading.spread(values, keep)
             handles = drawing.draw_spread(axes, reading.shared_values(axis), whole, "seeds") + handles
-        handles += drawing.draw_predictions(axes, axis.values, overlays, "loss", len(values))
+        handles += drawing.draw_predictions(axes, axis.values, overlays, "loss", range(len(values)))
         drawing.frame_log(axes, values[keep])
         if reference is not None and np.isfinite(reference):
             handles.append(drawing.draw_reference(axes, reference))
@@ -112,8 +112,8 @@ def singular_values(
             title = reading.members(run)[member].title
         for k in reversed(range(len(colours))):
             axes.plot(tau, curves[:, k], color=colours[k], label=f"$s_{{{k + 1}}}$")
-        shown = len(values) if member is None else [member]
-        theory = drawing.draw_predictions(axes, axis.values, overlays, "delta_W_singular_values", shown)
+        shown = range(len(values)) if member is None else [member]
+        theory = drawing.draw_predictions(axes, axis.values, overlays, "delta_W_singular_values", shown, count)
         lines = sorted((x for x in axes.get_lines() if str(x.get_label()).startswith("$s_")), key=drawing.rank_of)
         axes.set(xlabel=axis.label, ylabel="singular values of ΔW", title=title, ylim=(0, None))
         drawing.legend_below(axes, lines[:_IN_LEGEND] + theory)
@@ -232,6 +232,8 @@ def trials(measures: xr.Dataset, *, member: int = 0) -> Figure:
             panel.plot(time, wanted, "--", drawstyle="steps-pre", **wish)
             panel.plot(time, outputs[:, k], color=style.BLUE, label="output")
             panel.set(ylabel=f"output {k + 1}" if count > 1 else "output")
+        for panel in panels[2:]:
+            panel.sharey(panels[1])  # one scale, so that a small transient looks small
         for panel in (panels[0], panels[1]):
             panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[-1].set(xlabel=drawing.time_label(measures))

@@ -184,7 +184,10 @@ def _spectra_section(spectra: Mapping[str, Any]) -> Section:
         switch = '<label class="switch"><input type="checkbox" id="logarithmic"> logarithmic axis</label>'
         at_end = f"{some}Filled: at the slider’s position. Open: at the end of learning. {switch}"
     if spectra["eigenvalues"]:
-        said = "Pale: before learning. Orange: at the slider’s position. Without learning they fill the dashed circle."
+        said = (
+            "Pale: before learning. Orange: at the slider’s position. "
+            "Random weights of many neurons fill the dashed circle."
+        )
         figures += _figure("eigenvalues", "Eigenvalues of W in the complex plane", said, size="square")
     if singular:
         figures += _figure("spectrum", "Spectrum of ΔW", at_end, size="low", wide=True)

@@ -26,7 +26,7 @@ _ROWS: tuple[Row, ...] = (
     ),
     ("functional_rank_W", "Functional rank of W", "The same, but the whole of W is cut."),
     ("singular", "First singular values of ΔW", "s₁, s₂, s₃ at the end: sizes of the strongest directions of change."),
-    ("outliers", "Eigenvalue outliers of W", "Eigenvalues that learning pushed out: |λ| > max(1.1 g, 0.05)."),
+    ("outliers", "Eigenvalue outliers of W", "Eigenvalues clearly outside the circle: |λ| > max(1.1 g, 0.05)."),
     ("delta_W_norm", "‖ΔW‖", "Frobenius norm: the size of the whole change of W."),
     (
         "shuffled_loss",
@@ -131,8 +131,8 @@ def _outliers(values: np.ndarray) -> str:
     for value in values[values.imag >= 0]:
         pair = f" ± {number(value.imag)}i" if value.imag > 0 else ""
         words.append(number(value.real) + pair)
-    more = ", …" if len(words) > 3 else ""
-    return f"{len(values)}" + (f"<small>{', '.join(words[:3])}{more}</small>" if words else "")
+    more = "<br>…" if len(words) > 3 else ""
+    return f"{len(values)}" + (f"<small>{'<br>'.join(words[:3])}{more}</small>" if words else "")
 
 
 def theory_section(overlay: Any) -> str:
@@ -143,7 +143,7 @@ def theory_section(overlay: Any) -> str:
     mark = '<span class="good">✓ applies</span>' if applies else '<span class="bad">✗ does not apply</span>'
     title = f"<h3>{escape(str(overlay.theory_name))}</h3><span>{escape(str(overlay.paper))}</span>{mark}"
     if applies:
-        says = "All its assumptions hold. Its predictions are the dashed lines above"
+        says = "All its assumptions hold. Its predictions are the dashed lines above, as far as it reaches"
         banded = [name for name in overlay.prediction.data_vars if str(name).endswith("_band")]
         says += "; the grey bands are the N<sup>−1/2</sup> that it leaves open in a finite network." if banded else "."
         body = f"<p>{says}</p>{_folded(_count(holding, 'assumption') + ', measured', holding)}"
@@ -216,7 +216,7 @@ def flattened(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(value, (list, tuple)):
             yield label, ", ".join(str(each) for each in value)
         else:
-            yield label, "—" if value is None else str(value)
+            yield label, "—" if value is None else (f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
 def _list(pairs: Mapping[str, Any]) -> str:

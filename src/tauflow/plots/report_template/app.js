@@ -198,13 +198,13 @@
     if (!T) return;
     const rows = 1 + T.targets.length, gap = 0.07, height = (1 - gap * (rows - 1)) / rows;
     const spot = (row) => { const low = 1 - (row + 1) * height - row * gap; return [Math.max(0, low), Math.min(1, low + height)]; };
-    const lay = layout({ xaxis: axis(T.label, { anchor: "y" + (rows > 1 ? rows : "") }), shapes: [],
+    const lay = layout({ xaxis: axis(T.label, { range: [T.time[0], T.time[T.time.length - 1]], anchor: "y" + (rows > 1 ? rows : "") }), shapes: [],
       yaxis: axis("inputs", { domain: spot(0), nticks: 4 }), height: 120 + 115 * rows });
     const traces = T.inputs.map((y, k) => ({ x: T.time, y: y, mode: "lines", name: "input " + (k + 1),
       line: { color: C.cycle[k % C.cycle.length], width: 1.6, shape: "vh" } }));
     T.targets.forEach((wanted, k) => {
       const name = "y" + (k + 2), key = "yaxis" + (k + 2);
-      lay[key] = axis(T.targets.length > 1 ? "output " + (k + 1) : "output", { domain: spot(k + 1), nticks: 4 });
+      lay[key] = axis(T.targets.length > 1 ? "output " + (k + 1) : "output", { domain: spot(k + 1), nticks: 4, matches: k > 0 ? "y2" : undefined });
       T.counted[k].forEach((span) => lay.shapes.push({ type: "rect", xref: "x", yref: name + " domain", x0: span[0],
         x1: span[1], y0: 0, y1: 1, fillcolor: faded(C.pale, 0.28), line: { width: 0 }, layer: "below" }));
       const few = wanted.filter((v) => v !== null).length < 10;
