@@ -295,7 +295,7 @@ def one_paper(monkeypatch):
 def test_reproduce_keeps_picture_data_and_claims(one_paper, tmp_path):
     result = call("reproduce", "someone2020", "fig1", "--quick", "--seed", "7", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "low rank: The rank is low. (rank = 3, at = g = 0.9)" in result.stdout and "holds" in result.stdout
+    assert "low rank: The rank is low. [rank: 3; at: g = 0.9]" in result.stdout and "holds" in result.stdout
     folder = tmp_path / "out" / "fig1"
     assert sorted(path.name for path in folder.iterdir()) == ["claims.json", "data.zarr", "figure.png"]
     claims = json.loads((folder / "claims.json").read_text())

@@ -118,6 +118,6 @@ def study_sentences(study: Study) -> list[str]:
 
 def claim_line(name: str, holds: bool, measured: Mapping[str, Any], sentence: str) -> Text:
     """One claim of a figure with the numbers that were measured."""
-    numbers = ", ".join(f"{key} = {number(v, 4) if isinstance(v, float) else v}" for key, v in measured.items())
+    numbers = "; ".join(f"{key}: {number(v, 4) if isinstance(v, float) else v}" for key, v in measured.items())
     mark = Text("holds  ", style="green") if holds else Text("FAILS  ", style="bold red")
-    return Text.assemble("  ", mark, (name, "bold"), f": {sentence} ({numbers})" if numbers else f": {sentence}")
+    return Text.assemble("  ", mark, (name, "bold"), f": {sentence}{f' [{numbers}]' if numbers else ''}")
