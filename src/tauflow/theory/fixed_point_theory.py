@@ -24,10 +24,11 @@ class FixedPointTheory:
     independent entries; N large enough for the prediction to mean something; and the run seen within the reach of
     the series.
 
-    `predict` gives `loss` and `delta_W_singular_values` (two of them) with their bands, one standard deviation over
-    networks at leading order in N^-1/2, for every member from its own gain (measured on W0), target and N. It uses
-    nothing else of the network. Beyond the learning time, the root of the cubic where the series meets the target,
-    it is NaN.
+    `predict` gives `loss` and `delta_W_singular_values` (two of them) for every member from its own gain (measured on
+    W0), target and N. It uses nothing else of the network. Their bands are one standard deviation over networks at
+    leading order in N^-1/2, plus what the series leaves out, for which the last term that it keeps stands (for the
+    second singular value, of which only the leading term is known, that term times beta² tau). Beyond the learning
+    time, the root of the cubic where the series meets the target, the prediction is NaN.
 
     Attributes:
         name: Its name in legends.
@@ -122,7 +123,8 @@ def _loss(tau: FloatArray, each: Member) -> tuple[FloatArray, FloatArray]:
     """Loss and its band at these times, shape (time,); NaN beyond the series' reach."""
     within, times = _reach(tau, each)
     error = each.target - fixed_point.readout(times, each.gain, each.target)
-    spread = fixed_point.readout_spread(times, each.gain, each.target, each.neurons)
+    left_out = np.abs(each.target - error - fixed_point.readout(times, each.gain, each.target, order=2))
+    spread = fixed_point.readout_spread(times, each.gain, each.target, each.neurons) + left_out
     loss, band = error**2 / 2, np.abs(error) * spread + spread**2 / 2
     return np.where(within, loss, np.nan), np.where(within, band, np.nan)
 
@@ -131,7 +133,12 @@ def _singular_values(tau: FloatArray, each: Member) -> tuple[FloatArray, FloatAr
     """Both singular values and their bands at these times, shape (time, 2); NaN beyond the series' reach."""
     within, times = _reach(tau, each)
     values = np.stack(fixed_point.singular_values(times, each.gain, each.target), axis=-1)  # (time, 2)
-    band = np.stack(fixed_point.singular_value_spread(times, each.gain, each.target, each.neurons), axis=-1)
+    spread = np.stack(fixed_point.singular_value_spread(times, each.gain, each.target, each.neurons), axis=-1)
+    b = fixed_point.beta(each.gain)
+    t = b**2 * times
+    second_order = np.abs(each.target) / b * (t - t**2 / 2)  # of the first singular value
+    left_out = np.stack([np.abs(values[:, 0] - second_order), t * values[:, 1]], axis=-1)
+    band = spread + left_out
     return np.where(within[:, None], values, np.nan), np.where(within[:, None], band, np.nan)
 
 
