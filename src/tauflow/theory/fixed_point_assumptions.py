@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tauflow.analysis import spectral_radius
 from tauflow.analysis._arguments import FloatArray
 from tauflow.run import Run
+from tauflow.simulate import NONLINEARITIES
 from tauflow.theory.fixed_point import beta, learning_time
 from tauflow.theory.fixed_point_reading import (
     OBJECTIVE,
@@ -28,14 +28,7 @@ STEP_LIMIT = 0.1  # one update as a share of the learning time
 FROZEN_LIMIT = 1e-6  # relative change of W_in and W_out
 SPREAD_LIMIT = 0.5  # relative size of the N^-1/2 band
 DEVIATIONS = 5.0  # standard deviations that an overlap of independent vectors may have
-POINTS = np.linspace(-1, 1, 401)
-PHI: dict[str, Callable[[FloatArray], FloatArray]] = {
-    "identity": lambda x: x,
-    "tanh": np.tanh,
-    "relu": lambda x: np.maximum(x, 0),
-    "softplus": lambda x: np.logaddexp(x, 0),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-}
+POINTS: Any = np.linspace(-1, 1, 401)
 
 
 class Found(NamedTuple):
@@ -57,7 +50,9 @@ def linear(run: Run, i: int) -> Found:
     """Whether the network is linear and free of noise: largest |φ(x) - x| for |x| <= 1, plus the noise."""
     fields = network_settings(run, i)
     phi, noise = str(fields.get("phi", "?")), float(fields.get("noise", 0.0))
-    curvature = float(np.abs(PHI[phi](POINTS) - POINTS).max()) if phi in PHI else math.nan
+    curvature = math.nan
+    if phi in NONLINEARITIES:
+        curvature = float(np.abs(np.asarray(NONLINEARITIES[phi](POINTS)) - POINTS).max())
     told = f"phi is {phi}, up to {curvature:.3g} away from linear on [-1, 1], and the noise is {noise:g}"
     return Found("linear network", curvature + noise, 0.0, f"{told}; the theory is for the identity without noise.")
 
@@ -93,7 +88,8 @@ def only_W(run: Run, i: int) -> Found:
     """Whether W alone learns: relative change of W_in and W_out."""
     change = 0.0
     for name in ("W_in", "W_out"):
-        path = np.asarray(run.data[name].values[i], np.float64).reshape(run.data.sizes["snapshot"], -1)
+        path: FloatArray = np.asarray(run.data[name].values[i], np.float64)
+        path = path.reshape(run.data.sizes["snapshot"], -1)  # (snapshot, entry)
         path = path[:, np.isfinite(path[0])]
         change = max(change, float(np.nanmax(np.linalg.norm(path - path[0], axis=-1)) / np.linalg.norm(path[0])))
     train = settings(run)[i].get("train", ["W"])
