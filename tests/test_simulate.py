@@ -306,6 +306,7 @@ BAD = {
     ),
     "factor of another dtype": (dict(W=_L._replace(c=_L.c.astype("float16"))), f"all must be {BEST}, as the drive"),
     "unknown phi": (dict(phi="than"), "phi is 'than'; it must be one of 'tanh', 'relu'"),
+    "phi of another type": (dict(phi=[1]), r"phi is \[1\]; it must be one of 'tanh', 'relu'"),
     "alpha 0": (dict(alpha=0), r"alpha is 0.0; it must lie in \(0, 1\]"),
     "alpha NaN": (dict(alpha=float("nan")), r"alpha is nan; it must lie in \(0, 1\]"),
     "alpha above 1": (dict(alpha=1.5), r"alpha is 1.5; it must lie in \(0, 1\]"),

@@ -88,7 +88,7 @@ def nonlinearity(phi: Phi) -> Callable[[jax.Array], jax.Array]:
     """
     if callable(phi):
         return phi
-    if phi not in NONLINEARITIES:
+    if not isinstance(phi, str) or phi not in NONLINEARITIES:
         names = ", ".join(repr(name) for name in NONLINEARITIES)
         raise ValueError(f"phi is {phi!r}; it must be one of {names}, or an elementwise function.")
     return NONLINEARITIES[phi]
