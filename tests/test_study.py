@@ -1,7 +1,5 @@
 """The main job: its recipes and settings, its numbers against NumPy, resuming, divergence."""
 
-import functools
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +7,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -363,9 +360,7 @@ def test_the_names_of_the_package():
 
     for name in tauflow.__all__:
         assert callable(getattr(tauflow, name)), name
-    assert tauflow.simulate(jnp.zeros((2, 2)), jnp.ones((3, 2)), phi="tanh", alpha=0.5).shape == (3, 2)
     assert studies.run_study is tauflow.run_study
     with pytest.raises(AttributeError, match="no attribute 'RateRNM'"):
         _ = tauflow.RateRNM
-    assert json.loads(json.dumps(sorted(tauflow.__all__))) == sorted(tauflow.__all__) == sorted(set(tauflow.__all__))
-    assert functools.reduce(lambda known, name: known and name in dir(tauflow), tauflow.__all__, True)
+    assert set(tauflow.__all__) <= set(dir(tauflow))

@@ -6,9 +6,7 @@ is reached through its folder, for example `tauflow.analysis.singular_values`.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from tauflow.networks import RateRNN
     from tauflow.objectives import FixedPointLoss, MeanSquaredError
     from tauflow.run import Run, load, merge
-    from tauflow.simulate import simulate as simulate
     from tauflow.study import Study, resume_study, run_study
     from tauflow.tasks import Cosine, FixedPoint, FlipFlop, Mante, Romo
 
@@ -51,7 +48,6 @@ __all__ = [
     "merge",
     "resume_study",
     "run_study",
-    "simulate",
 ]
 
 
@@ -63,18 +59,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """The package, in which `simulate` is the function and not the module of the same name."""
-
-    @property
-    def simulate(self) -> Any:
-        return import_module("tauflow.simulate").simulate
-
-    @simulate.setter
-    def simulate(self, module: ModuleType) -> None:
-        """Where Python would put the module; `from tauflow.simulate import ...` does not look here."""
-
-
-sys.modules[__name__].__class__ = _Package

@@ -23,7 +23,7 @@ from tauflow.precision import cast, scope
 from tauflow.run import Run, RunError, load
 
 CAPACITY = 64  # most updates between two looks at the host
-COMMIT_SECONDS = 2.0
+COMMIT_SECONDS = 5.0
 _NETWORK_KEY = 2**32 - 1
 
 

@@ -221,8 +221,7 @@ def analyse(run: Run, configuration: StudyConfiguration, folder: str | Path) -> 
     trials = 1 if recipe(configuration.task).deterministic and configuration.noise == 0 else EVALUATION_TRIALS
     task = configuration.make_task()
     measures = measure(run, task, gain=configuration.gain, trials=trials, seed=configuration.seed)
-    with np.errstate(over="ignore", invalid="ignore"):  # a theory is asked about diverged networks as well
-        overlays = tuple(overlay(theory, run) for theory in THEORIES)
+    overlays = tuple(overlay(theory, run) for theory in THEORIES)
     return Study(run, measures, overlays, configuration, Path(folder))
 
 

@@ -78,7 +78,7 @@ def fixed_point(run: Run, i: int) -> Found:
     time = task_setting(configuration, "duration", 101.0) - task_setting(configuration, "fixation", 1.0)
     steps = (time - task_setting(configuration, "decision", 1.0)) / dt
     slowest = np.nanmax(np.abs(1 - dt + dt * eigenvalues))  # of one Euler step
-    left = float(slowest**steps)
+    left = math.exp(min(steps * math.log(max(slowest, 1e-300)), 700.0))
     return Found(
         name, left, TRANSIENT_LIMIT, f"When the output counts, {left:.2g} of the slowest mode is left; {wanted}."
     )
