@@ -70,6 +70,28 @@ def test_grid_members_equal_their_single_runs_and_carry_their_coordinates():
     assert not np.allclose(run.data.W[4, -1], run.data.W[6, -1], atol=1e-5)  # the learning rate was used
 
 
+def test_members_that_differ_in_numbers_share_one_program(monkeypatch):
+    groups = []
+    monkeypatch.setattr(descent, "_run_group", lambda group, *_: groups.append(group))
+    monkeypatch.setattr(descent, "to_run", lambda *_, **__: None)
+
+    def count(objective, optimizer, **grid):
+        groups.clear()
+        ensemble(make_network, objective, optimizer, keys=keys(1), grid=grid, steps=1)
+        return len(groups)
+
+    def planted(gain, **_):
+        return Planted(jnp.asarray(gain, jnp.float32), MeanSquaredError(TASK, trials=4))
+
+    assert count(planted, lambda **_: make_optimizer(), gain=[0.1, 0.2, 0.3]) == 1
+    assert count(make_objective, make_optimizer, gain=[0.1, 0.2], learning_rate=[1e-3, 2e-3]) == 1
+    assert count(make_objective, make_optimizer, neurons=[5, 6]) == 2
+    needs_a_number = count(
+        lambda trials: MeanSquaredError(TASK, trials=trials), lambda trials: make_optimizer(), trials=[2, 3]
+    )
+    assert needs_a_number == 2
+
+
 def test_a_grid_axis_that_changes_shapes_is_looped_over_and_padded():
     grid = {"neurons": [6, 10]}
     run = ensemble(make_network, make_objective, make_optimizer, keys=keys(1), grid=grid, steps=3, record=Record())

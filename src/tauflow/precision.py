@@ -62,6 +62,7 @@ def cast(tree: Any, dtype: str) -> Any:
         dtype_of = getattr(leaf, "dtype", None)
         if dtype_of is None or not jnp.issubdtype(dtype_of, jnp.floating):
             return leaf
-        return jnp.asarray(np.asarray(leaf), dtype=dtype)
+        traced = isinstance(leaf, jax.core.Tracer)
+        return leaf.astype(dtype) if traced else jnp.asarray(np.asarray(leaf), dtype=dtype)
 
     return jax.tree.map(convert, tree)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -282,8 +283,10 @@ def _traced_group(
         return makers.optimizer(**point).init(params), loss
 
     try:
-        jax.eval_shape(probe, numbers[0])
-    except (TypeError, ValueError):  # tracer leaks into Python: run these points one by one, with real errors
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="A JAX array is being set as static")
+            jax.eval_shape(probe, numbers[0])
+    except (TypeError, ValueError, UserWarning):  # a maker needs a number: run the points one by one, with real errors
         return None
     optimizers = [make_optimizer(**member.point) for member in members]
     objectives = [make_objective(**member.point) for member in members]

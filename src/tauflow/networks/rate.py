@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tauflow.precision import DTYPES
 from tauflow.run import register_network
 from tauflow.simulate import nonlinearity, simulate
 
@@ -59,16 +60,14 @@ class RateRNN(eqx.Module):
 
     def __check_init__(self) -> None:
         if not isinstance(self.phi, str):
-            raise ValueError(
-                f"phi is {self.phi!r}; RateRNN takes a name, so that a saved run can be rebuilt."
-            )
+            raise ValueError(f"phi is {self.phi!r}; RateRNN takes a name, so that a saved run can be rebuilt.")
         nonlinearity(self.phi)
-        if not 0 < self.dt <= 1:
+        if not (_is_number(self.dt) and 0 < self.dt <= 1):
             raise ValueError(
-                f"dt is {self.dt}; it must lie in (0, 1], in units of the membrane time constant."
+                f"dt is {self.dt!r}; it must be a number in (0, 1], in units of the membrane time constant."
             )
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise ValueError(f"noise is {self.noise}; it must be a number >= 0.")
+        if not (_is_number(self.noise) and 0 <= self.noise < math.inf):
+            raise ValueError(f"noise is {self.noise!r}; it must be a number >= 0.")
         shapes = [np.shape(a) for a in (self.W, self.W_in, self.W_out)]
         if not all(len(shape) == 2 for shape in shapes):
             return  # a stack of networks, or a tree that JAX rebuilds with other leaves
@@ -120,6 +119,8 @@ class RateRNN(eqx.Module):
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
                 raise ValueError(f"{name} is {size!r}; it must be a whole number of at least 1.")
         gain = checked_gain(gain)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64'.")
         k_W, k_in, k_out = jax.random.split(key, 3)
         root = math.sqrt(neurons)
         W = (gain / root) * jax.random.normal(k_W, (neurons, neurons), dtype)
@@ -129,9 +130,7 @@ class RateRNN(eqx.Module):
         W_out = W_out / (root * jnp.linalg.norm(W_out, axis=1, keepdims=True))
         return cls(W, W_in, W_out, phi=phi, dt=dt, noise=noise)
 
-    def __call__(
-        self, inputs: jax.Array, *, x0: jax.Array | None = None, key: jax.Array | None = None
-    ) -> Response:
+    def __call__(self, inputs: jax.Array, *, x0: jax.Array | None = None, key: jax.Array | None = None) -> Response:
         """Answer to inputs (time, *trials, n_in), from state `x0` (zero by default).
 
         Raises:
@@ -145,12 +144,14 @@ class RateRNN(eqx.Module):
         if self.noise > 0:
             if key is None:
                 raise ValueError(f"noise is {self.noise} and no key came; pass key=, or set noise=0.")
-            drive = drive + (self.noise / math.sqrt(self.dt)) * jax.random.normal(
-                key, drive.shape, drive.dtype
-            )
+            drive = drive + (self.noise / math.sqrt(self.dt)) * jax.random.normal(key, drive.shape, drive.dtype)
         states = simulate(self.W, drive, x0, phi=self.phi, alpha=self.dt)  # (time, *trials, n)
         outputs = nonlinearity(self.phi)(states) @ self.W_out.T  # (time, *trials, n_out)
         return Response(states, outputs)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def checked_gain(gain: float) -> float:
