@@ -30,9 +30,9 @@ from tauflow.tasks import FlipFlop, make_task
 HIGHEST_RANK = 10
 FULL = (Training("flip-flop", 1000), Training("mante", 2000), Training("romo", 6000))
 QUICK = (
-    Training("flip-flop", 300, neurons=64, seeds=2, learning_rate=0.1, trials=128),
-    Training("mante", 350, neurons=128, seeds=2, learning_rate=0.03, trials=128, settle=True),
-    Training("romo", 800, neurons=128, seeds=2, learning_rate=0.1, trials=128, settle=True),
+    Training("flip-flop", 200, neurons=64, seeds=2, learning_rate=0.1, trials=128),
+    Training("mante", 300, neurons=128, seeds=2, learning_rate=0.03, trials=128, settle=True),
+    Training("romo", 650, neurons=128, seeds=2, learning_rate=0.1, trials=128, settle=True),
 )
 
 

@@ -137,7 +137,7 @@ def draw(data: xr.Dataset) -> Figure:
         for axes in panels.ravel():
             axes.set(xlabel="gain g")
         panels[1, 0].legend()
-        panels[0, 0].legend()
+        panels[0, 0].legend(loc="upper center")
         panel_letters(panels.ravel())
     return figure
 

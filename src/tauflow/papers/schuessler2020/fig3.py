@@ -24,7 +24,7 @@ from tauflow.run import Run
 from tauflow.theory import fixed_point
 
 FULL = LinearTraining(gains=(0.0, 0.3, 0.6, 0.9))
-QUICK = LinearTraining(gains=(0.0, 0.6), targets=(0.5, 2.0), rates=(0.015, 0.003), seeds=1, neurons=512)
+QUICK = LinearTraining(gains=(0.0, 0.6), targets=(0.5, 2.0), rates=(0.015, 0.003), seeds=1, neurons=320)
 SNAPSHOTS = (0, 5, 10, 20, 30, 45, 60, 80, 100, 130, 160, 200)
 
 
@@ -32,7 +32,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     """Reproduce Fig. 3: loss and the two singular values of ΔW over learning time, each with its theory.
 
     Args:
-        quick: A small version of seconds: 512 neurons, fewer gains and targets.
+        quick: A small version of seconds: 320 neurons, fewer gains and targets.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

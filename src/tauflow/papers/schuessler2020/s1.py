@@ -23,9 +23,10 @@ FULL = (
     Training("romo", 6000, gains=(0.0, 0.9, 1.8)),
 )
 SIZES = (64, 128, 256, 512)
-QUICK = (Training("flip-flop", 200, gains=(0.9,), seeds=3, learning_rate=0.1, trials=64),)
+QUICK = (Training("flip-flop", 150, gains=(0.9,), seeds=3, learning_rate=0.1, trials=64),)
 QUICK_SIZES = (40, 80, 160)
 RANKS = tuple(range(26))
+QUICK_RANKS = tuple(range(13))
 QUANTITIES = {
     "learning_time": "learning time\n(epochs)",
     "delta_W_norm": "‖ΔW‖",
@@ -52,7 +53,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
         sizes = []
         for size in QUICK_SIZES if quick else SIZES:
             run = dataclasses.replace(training, neurons=size).train(key=key_train, progress=progress)
-            measured = measure(run, evaluation, ranks=RANKS, seed=seed)
+            measured = measure(run, evaluation, ranks=QUICK_RANKS if quick else RANKS, seed=seed)
             measured = measured.drop_vars(["W_singular_values", "delta_W_singular_values"])
             sizes.append(measured.assign(neurons=("run", np.full(run.n_runs, size))))
         part = xr.concat(sizes, dim="run").reset_coords(["seed", "gain"])
