@@ -94,7 +94,7 @@ def discovered():
     for module in modules:
         for name, thing in vars(module).items():
             own = inspect.isfunction(thing) and thing.__module__.startswith(("tauflow.analysis", "tauflow.theory"))
-            if own and not name.startswith("_") and "_arguments" not in thing.__module__:
+            if own and not name.startswith("_") and not thing.__module__.endswith("arguments"):
                 yield thing
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tauflow.analysis._arguments import FloatArray, matrix, numeric, real_array, whole_number
+from tauflow.analysis.arguments import FloatArray, matrix, numeric, real_array, whole_number
 
 
 def truncate(A: ArrayLike, rank: int) -> NDArray[Any]:

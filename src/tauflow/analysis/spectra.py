@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tauflow.analysis._arguments import FloatArray, matrix, real_array, whole_number
+from tauflow.analysis.arguments import FloatArray, matrix, real_array, whole_number
 
 ComplexArray = NDArray[np.complex128]
 

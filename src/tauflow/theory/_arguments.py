@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tauflow.analysis._arguments import FloatArray, real_array
+from tauflow.analysis.arguments import FloatArray, real_array
 
 GAIN = "a number in [0, 1), for example gain=0.6: at gain 1 the linear network loses its stability"
 TAU = "a learning time >= 0, for example tau=0.1"

@@ -44,7 +44,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tauflow.analysis._arguments import FloatArray, real_array
+from tauflow.analysis.arguments import FloatArray, real_array
 from tauflow.theory._arguments import as_gain, as_order, as_target, as_tau, together
 from tauflow.theory.fixed_point_spread import readout_spread, singular_value_spread
 from tauflow.theory.fixed_point_weights import weight_change

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tauflow.analysis import spectral_radius
-from tauflow.analysis._arguments import FloatArray
+from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 from tauflow.simulate import NONLINEARITIES
 from tauflow.theory.fixed_point import beta, learning_time
@@ -17,7 +17,6 @@ from tauflow.theory.fixed_point_reading import (
     TASK,
     Member,
     name_of,
-    network_settings,
     neurons,
     settings,
     task_setting,
@@ -48,7 +47,7 @@ class Found(NamedTuple):
 
 def linear(run: Run, i: int) -> Found:
     """Whether the network is linear and free of noise: largest |φ(x) - x| for |x| <= 1, plus the noise."""
-    fields = network_settings(run, i)
+    fields = run.static(i)
     phi, noise = str(fields.get("phi", "?")), float(fields.get("noise", 0.0))
     curvature = math.nan
     if phi in NONLINEARITIES:
@@ -74,7 +73,7 @@ def fixed_point(run: Run, i: int) -> Found:
         return Found(
             name, math.nan, TRANSIENT_LIMIT, f"The run keeps no weights that would tell its slowest mode; {wanted}."
         )
-    dt = float(network_settings(run, i).get("dt", 1.0))
+    dt = float(run.static(i).get("dt", 1.0))
     time = task_setting(configuration, "duration", 101.0) - task_setting(configuration, "fixation", 1.0)
     steps = (time - task_setting(configuration, "decision", 1.0)) / dt
     slowest = np.nanmax(np.abs(1 - dt + dt * eigenvalues))  # of one Euler step

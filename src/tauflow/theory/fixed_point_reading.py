@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tauflow.analysis._arguments import FloatArray
+from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 
 TASK = "fixed-point"
@@ -41,12 +41,16 @@ class Member:
 
 
 def settings(run: Run) -> list[dict[str, Any]]:
-    """The configuration of every member, also where Runs were merged."""
+    """The configuration of every member, also where Runs were merged or members differ in objective or task."""
     whole = run.configuration
     merged = whole.get("merged")
-    if not merged:
-        return [whole] * run.n_runs
-    return [entry["configuration"] for entry in merged for _ in range(entry["runs"])]
+    found = [whole] * run.n_runs
+    if merged:
+        found = [entry["configuration"] for entry in merged for _ in range(entry["runs"])]
+    if "objective_settings" not in run.data:
+        return found
+    own = [json.loads(str(text)) for text in run.data["objective_settings"].values]
+    return [{**shared, **each} for shared, each in zip(found, own, strict=True)]
 
 
 def name_of(configuration: dict[str, Any], kind: str) -> str:
@@ -98,26 +102,20 @@ def member(run: Run, i: int) -> Member:
 
 
 def target(run: Run, i: int) -> float:
-    """The value that a member should reach, from a label of the run or from its configuration.
+    """The value that a member should reach: what its objective or task says, else a label of the run.
 
     Raises:
         ValueError: If neither says.
     """
-    for label in ("target", "target_amplitude"):
-        if label in run.data.coords and run.data[label].dims == ("run",):
-            return float(run.data[label].values[i])
     configuration = settings(run)[i]
     for kind, key in (("objective", "target"), ("task", "target_amplitude")):
         entry = configuration.get(kind)
         if isinstance(entry, dict) and isinstance(entry.get(key), (int, float)):
             return float(entry[key])
+    for label in ("target", "target_amplitude"):
+        if label in run.data.coords and run.data[label].dims == ("run",):
+            return float(run.data[label].values[i])
     raise ValueError(
         "The run does not say its target; give it a label, run.data.assign_coords(target=('run', [0.5])), "
         "or the task's target_amplitude in its configuration."
     )
-
-
-def network_settings(run: Run, i: int) -> dict[str, Any]:
-    """Static fields (phi, dt, noise) of a member's network."""
-    network = json.loads(run.data.attrs["network"])
-    return dict(network["static_of_run"][i]) if "static_of_run" in network else dict(network["static"])

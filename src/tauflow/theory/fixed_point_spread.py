@@ -30,7 +30,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tauflow.analysis._arguments import FloatArray, real_array
+from tauflow.analysis.arguments import FloatArray, real_array
 from tauflow.theory._arguments import as_gain, as_target, as_tau, together
 from tauflow.theory.resolvent_traces import beta, power_trace
 

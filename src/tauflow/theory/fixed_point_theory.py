@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from tauflow.analysis._arguments import FloatArray
+from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 from tauflow.theory import fixed_point, fixed_point_assumptions
 from tauflow.theory.base import Assumption

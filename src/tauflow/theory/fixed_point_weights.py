@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tauflow.analysis._arguments import FloatArray, matrix, real_array
+from tauflow.analysis.arguments import FloatArray, matrix, real_array
 from tauflow.theory._arguments import as_order, as_target, as_tau, together
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from tauflow.analysis._arguments import FloatArray
+from tauflow.analysis.arguments import FloatArray
 from tauflow.theory._arguments import as_target, as_tau, together
 
 DONE = 1e-13  # the distance from the target, relative to it, at which the flow counts as converged

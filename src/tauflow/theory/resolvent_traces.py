@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tauflow.analysis._arguments import FloatArray, whole_number
+from tauflow.analysis.arguments import FloatArray, whole_number
 from tauflow.theory._arguments import as_gain
 
 
