@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow test-oracles lint docs-figures benchmarks clean
+.PHONY: demo test test-slow test-oracles lint benchmarks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tauflow study flip-flop

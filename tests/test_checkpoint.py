@@ -14,21 +14,22 @@ import optax
 import pytest
 
 from tauflow.learning import Record, descent, ensemble
+from tauflow.learning.checkpoint import held
 from tauflow.learning.member import Ensemble
 from tauflow.networks import RateRNN
 from tauflow.objectives import MeanSquaredError
-from tauflow.run import RunError, load
+from tauflow.run import Run, RunError, load
 from tauflow.tasks import FlipFlop
 
 RECORDED = ("loss", "grad_norm", "W", "W_in", "W_out", "delta_W_singular_values", "W_eigenvalues", "status")
 STEPS, KILLS = 400, 20
 
 
-def study(out, *, resume=False, steps=STEPS, learning_rate=3e-3, progress=None, seed=0):
+def study(out, *, resume=False, steps=STEPS, learning_rate=3e-3, progress=None, seed=0, target=0.5, project=None):
     """A small ensemble that commits as often as it can."""
     return ensemble(
         lambda *, key: RateRNN.random(16, 2, 2, gain=0.9, key=key),
-        lambda: MeanSquaredError(FlipFlop(duration=20.0), trials=4),
+        lambda: MeanSquaredError(FlipFlop(duration=20.0, target_amplitude=target), trials=4),
         lambda: optax.adam(learning_rate),
         keys=list(jax.random.split(jax.random.key(seed), 2)),
         steps=steps,
@@ -36,6 +37,7 @@ def study(out, *, resume=False, steps=STEPS, learning_rate=3e-3, progress=None, 
         out=out,
         resume=resume,
         progress=progress,
+        project=project,
         commit_seconds=0.0,
     )
 
@@ -167,6 +169,9 @@ def test_what_cannot_be_resumed_is_refused_in_a_sentence_and_kept(half_way):
     for change in ({"seed": 1}, {"steps": 500}):
         with pytest.raises(RunError, match="other initial weights, keys, settings or steps"):
             study(out, resume=True, **change)
+    for change in ({"learning_rate": 1e-3}, {"target": 1.0}, {"project": lambda network: network}):
+        with pytest.raises(RunError, match="another objective, optimizer or projection"):
+            study(out, resume=True, **change)
     assert (out / "state.npz").read_bytes() == state
     (out / "state.npz").write_bytes(state[: len(state) // 2])
     with pytest.raises(RunError, match=r"state\.npz is damaged"):
@@ -185,3 +190,66 @@ def test_other_versions_or_devices_warn_that_the_last_digits_may_differ(half_way
     monkeypatch.setattr(descent, "device_in_words", lambda: "7 x abacus")
     with pytest.warns(UserWarning, match="may differ in its last digits"):
         study(half_way, resume=True)
+
+
+def test_a_finished_run_is_not_taken_for_another_one(tmp_path):
+    study(tmp_path / "out", steps=2)
+    (tmp_path / "out" / "state.npz").write_bytes(b"left by a kill between saving and clearing")
+    assert study(tmp_path / "out", steps=2, resume=True).n_runs == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.zarr"]
+    with pytest.raises(RunError, match="another objective, optimizer or projection"):
+        study(tmp_path / "out", steps=2, resume=True, target=1.0)
+    with pytest.raises(RunError, match="other initial weights, keys, settings or steps"):
+        study(tmp_path / "out", steps=3, resume=True)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_interruptions_after_the_last_update_lose_nothing(tmp_path, monkeypatch, steps):
+    expected = study(None, steps=steps)
+
+    def interrupted(*_):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", interrupted)
+        for attempt in range(3):
+            with pytest.raises(Stop):
+                study(tmp_path / "out", steps=steps, resume=attempt > 0)
+    assert differences(study(tmp_path / "out", steps=steps, resume=True), expected) == []
+
+
+def test_every_group_of_a_grid_goes_on_where_it_was(tmp_path):
+    def grid(out, **settings):
+        return ensemble(
+            lambda *, key, neurons: RateRNN.random(neurons, 2, 2, gain=0.9, key=key),
+            lambda neurons: MeanSquaredError(FlipFlop(duration=20.0), trials=4),
+            lambda neurons: optax.adam(3e-3),
+            keys=[jax.random.key(0)],
+            grid={"neurons": [6, 9]},
+            steps=8,
+            record=Record(measurements=5),
+            out=out,
+            commit_seconds=0.0,
+            **settings,
+        )
+
+    whole, seen = grid(None), []
+
+    def third_report_of_the_second_group(progress):
+        seen.append(progress)
+        if len(seen) == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        grid(tmp_path / "out", progress=third_report_of_the_second_group)
+    for _ in range(2):
+        with pytest.raises(Stop):
+            grid(tmp_path / "out", resume=True, progress=stop_at(8))
+    assert differences(grid(tmp_path / "out", resume=True), whole) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.zarr"]
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    with held(tmp_path / "out"), pytest.raises(RunError, match="another process is working in"):
+        study(tmp_path / "out", steps=1)
+    assert study(tmp_path / "out", steps=1).n_runs == 2

@@ -1,5 +1,7 @@
 """Descending: against flow, against single runs, through divergence, and with bad input."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from tauflow.learning import Record, descend, descent, ensemble, flow, gradient_flow, network_key
+from tauflow.learning import Record, descend, descent, ensemble, flow, gradient_flow, member, network_key
 from tauflow.learning.rates import plain_rates
 from tauflow.networks import RateRNN
 from tauflow.objectives import FixedPointLoss, MeanSquaredError
@@ -293,6 +295,8 @@ def test_flow_rejects_steps_over_an_infinite_edge_and_ends_there():
 
 def test_plain_gradient_descent_is_told_from_everything_else():
     params = {"W": jnp.ones((3, 3)), "W_in": jnp.ones((3, 1))}
+    warm = plain_rates(optax.sgd(optax.linear_schedule(0.0, 1.0, 4)), params, 4)
+    assert warm is not None and np.allclose(warm, [0.0, 0.25, 0.5, 0.75])
     rates = plain_rates(optax.sgd(optax.linear_schedule(1.0, 0.0, 4)), params, 4)
     assert rates is not None and np.allclose(rates, [1.0, 0.75, 0.5, 0.25])
     others = {
@@ -333,11 +337,61 @@ def test_progress_counts_up_to_the_end(key):
     assert seen[-1].seconds_left == 0
 
 
+def test_a_projected_descent_is_no_flow(key):
+    run = descend(linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=2, key=key, train=("W",),
+                  project=lambda network: network)  # fmt: skip
+    assert run.tau_unit == "update"
+
+
+def test_weights_that_overflow_on_the_last_update_are_a_divergence(key):
+    def grow(network, key):
+        return (network.W**2).sum()
+
+    settings = {"steps": 1, "key": key, "train": ("W",)}
+    run = descend(linear(), grow, optimizer=optax.sgd(3e38), **settings)
+    assert run.data.status.values.tolist() == ["diverged"] and int(run.data.stopped_at[0]) == 0
+    broken = eqx.tree_at(lambda net: net.W, linear(), jnp.full((12, 12), jnp.nan, jnp.float32))
+    run = descend(broken, grow, optimizer=optax.sgd(0.1), **settings)
+    assert run.data.status.values.tolist() == ["diverged"]
+
+
+def test_members_keep_what_differs_between_their_objectives():
+    run = ensemble(
+        lambda *, key, reach: linear(),
+        lambda reach: FixedPointLoss(reach),
+        lambda reach: optax.sgd(0.01),
+        keys=keys(1),
+        grid={"reach": [0.5, 2.0]},
+        steps=1,
+        train=("W",),
+    )
+    targets = [json.loads(text)["objective"]["target"] for text in run.data.objective_settings.values]
+    assert targets == [0.5, 2.0]
+
+
+def test_side_by_side_members_agree_with_single_ones(monkeypatch):
+    settings = {"steps": 10, "record": Record(measurements=2)}
+    in_turn = ensemble(make_network, make_objective, make_optimizer, keys=keys(3), **settings)
+    monkeypatch.setattr(member, "side_by_side", lambda devices: True)  # as on an accelerator
+    side_by_side = ensemble(make_network, make_objective, make_optimizer, keys=keys(3), **settings)
+    for i in range(3):
+        change = in_turn.weights("W", i) - in_turn.weights("W", i, 0)
+        difference = side_by_side.weights("W", i) - in_turn.weights("W", i)
+        assert np.linalg.norm(difference) < 1e-4 * np.linalg.norm(change)
+
+
 BAD = [
     ({"steps": -1}, "steps is -1; it must be a whole number"),
     ({"steps": 2.5}, "steps is 2.5"),
     ({"train": ("V",)}, "it must name fields of the RateRNN"),
-    ({"train": ()}, "it must name fields of the RateRNN"),
+    ({"train": ("phi",)}, "arrays of floating-point numbers"),
+    ({"train": ()}, "train is empty"),
+    ({"key": 0}, r"a key is 0; it must be a JAX random key, for example jax.random.key\(0\)"),
+    ({"optimizer": 0.1}, "the optimizer is 0.1; it must be one of optax"),
+    ({"configuration": {"where": object()}}, "it must be made of numbers, text, lists and mappings"),
+    ({"configuration": {"seed": None}}, "configuration has seed None"),
+    ({"configuration": {"steps": 3}}, "configuration has 'steps', which the Run fills in itself"),
+    ({"record": Record(probes={"name": lambda net: "tanh"})}, "probe 'name' gave an array of <U4"),
     ({"dtype": "float16"}, "dtype is 'float16'"),
 ]
 
@@ -354,6 +408,16 @@ def test_bad_ensembles_and_flows_are_one_sentence(key):
         ensemble(make_network, make_objective, make_optimizer, keys=[], steps=1)
     with pytest.raises(ValueError, match="grid axis 'gain' is empty"):
         ensemble(make_network, make_objective, make_optimizer, keys=keys(1), grid={"gain": []}, steps=1)
+    with pytest.raises(ValueError, match="a grid axis is named 'loss', which a Run has already"):
+        ensemble(make_network, make_objective, make_optimizer, keys=keys(1), grid={"loss": [1.0]}, steps=1)
+    with pytest.raises(ValueError, match="different units; run them as two ensembles"):
+        ensemble(
+            lambda *, key, rule: linear(), lambda rule: FixedPointLoss(1.0), lambda rule: getattr(optax, rule)(0.1),
+            keys=keys(1), grid={"rule": ["sgd", "adam"]}, steps=1, train=("W",), progress=pytest.fail,
+        )  # fmt: skip
+    for wrong in ({"rtol": -1.0}, {"atol": float("nan")}, {"max_steps": 0}, {"save_at": [0.0, float("nan")]}):
+        with pytest.raises(ValueError, match=r"it must be a number > 0|increasing learning times"):
+            flow(linear(), FixedPointLoss(1.0), duration=1.0, **wrong)
     with pytest.raises(ValueError, match="duration is -1"):
         flow(linear(), FixedPointLoss(1.0), duration=-1.0)
     with pytest.raises(ValueError, match="rates names 'W_in', which is not trained"):

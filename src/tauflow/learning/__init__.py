@@ -1,7 +1,8 @@
 """Learning: how weights move, and what is recorded on the way."""
 
-from tauflow.learning.descent import descend, ensemble, network_key
+from tauflow.learning.descent import descend, ensemble
 from tauflow.learning.gradient_flow import flow
+from tauflow.learning.groups import network_key
 from tauflow.learning.progress import Progress
 from tauflow.learning.record import Record
 

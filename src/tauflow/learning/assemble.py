@@ -35,6 +35,7 @@ class Group(NamedTuple):
         makers: How a member gets objective and optimizer from these numbers.
         optimizers: The optimizer of each member, made of Python values.
         objectives: The objective of each member, made of Python values.
+        rates: The learning rates of each member where it learns by plain gradient descent, else None.
         data: The records, with members along `run`; None before the run.
     """
 
@@ -43,13 +44,13 @@ class Group(NamedTuple):
     makers: Makers
     optimizers: Sequence[optax.GradientTransformation]
     objectives: Sequence[Any]
+    rates: Sequence[np.ndarray | None] = ()
     data: xr.Dataset | None = None
 
 
-def finished(
-    group: Group, data: xr.Dataset, state: State, rates: Sequence[np.ndarray | None], abscissae: Sequence[float]
-) -> Group:
+def finished(group: Group, data: xr.Dataset, state: State, abscissae: Sequence[float]) -> Group:
     """The group with its records, labelled: learning time, status, where and how a member stopped."""
+    rates = group.rates
     steps = data.sizes.get("update", 0)
     flow = all(rate is not None for rate in rates)
     per_update = [np.ones(steps) if not flow or rate is None else rate for rate in rates]
@@ -89,33 +90,61 @@ def _with_learning_time(data: xr.Dataset, clock: np.ndarray, unit: str) -> xr.Da
     return data
 
 
-def to_run(groups: Sequence[Group], *, details: Mapping[str, Any], extra: Mapping[str, Any], device: str) -> Run:
-    """One Run of all members, in their order; smaller networks are padded with NaN."""
-    members = [member for group in groups for member in group.members]
-    parts = [group.data for group in groups if group.data is not None]
-    units = {part["tau"].attrs["unit"] for part in parts}
-    if len(units) > 1:
+def attributes_of(groups: Sequence[Group], *, details: Mapping[str, Any], extra: Mapping[str, Any], device: str) -> Any:
+    """The attributes of the Run, and the settings in which members differ as coordinates along `run`.
+
+    It needs no records, so it is asked for before learning: what cannot be stored is then found out in time.
+
+    Raises:
+        ValueError: If the members cannot share one Run, or `extra` holds what cannot be stored or is taken.
+    """
+    taken = sorted({*details, "objective", "task"} & set(extra))
+    if taken:
+        raise ValueError(f"configuration has {taken[0]!r}, which the Run fills in itself; give it another name.")
+    seed = extra.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise ValueError(f"configuration has seed {seed!r}; it must be a whole number, or be left out.")
+    pairs = [pair for group in groups for pair in zip(group.members, group.objectives, strict=True)]
+    pairs.sort(key=lambda pair: pair[0].position)
+    networks = [describe_network(member.network) for member, _ in pairs]
+    objectives = [describe_objective(objective) for _, objective in pairs]
+    if any(network["name"] != networks[0]["name"] for network in networks):
+        raise ValueError("the members are of different network classes; run them as one ensemble per class.")
+    if len({rate is None for group in groups for rate in group.rates}) > 1:
         raise ValueError(
             "some members learn by plain gradient descent and others do not, so their learning times have "
             "different units; run them as two ensembles."
         )
-    data = xr.concat(_padded(parts), dim="run", coords="minimal", data_vars="minimal", compat="override", join="exact")
-    data = data.isel(run=np.argsort([member.position for member in members], kind="stable"))
-    members.sort(key=lambda member: member.position)
-    data = data.assign_coords(run=np.arange(len(members)))
-    networks = [describe_network(member.network) for member in members]
-    if any(network["name"] != networks[0]["name"] for network in networks):
-        raise ValueError("the members are of different network classes; run them as one ensemble per class.")
-    if any(network != networks[0] for network in networks):
-        data = data.assign_coords(network_static=("run", [json.dumps(network["static"]) for network in networks]))
-    objective = next(
-        group.objectives[0] for group in groups if members[0].position in [m.position for m in group.members]
-    )
-    configuration = {**describe_objective(objective), **details, **extra}
+    differing = {"network_static": [network["static"] for network in networks], "objective_settings": objectives}
+    coordinates = {
+        name: ("run", [json.dumps(value) for value in values])
+        for name, values in differing.items()
+        if any(value != values[0] for value in values)
+    }
     attributes = run_attributes(
-        "descend", configuration=configuration, network=networks[0], seed=int(extra.get("seed", 0)), device=device
+        "descend",
+        configuration={**objectives[0], **details, **extra},
+        network=networks[0],
+        seed=int(seed),
+        device=device,
     )
-    return Run(data.assign_attrs(attributes))
+    return attributes, coordinates
+
+
+def to_run(groups: Sequence[Group], attributes: Mapping[str, Any], coordinates: Mapping[str, Any]) -> Run:
+    """One Run of all members, in their order; smaller networks are padded with NaN."""
+    positions = [member.position for group in groups for member in group.members]
+    parts = _padded([group.data for group in groups if group.data is not None])
+    data = xr.concat(parts, dim="run", coords="minimal", data_vars="minimal", compat="override", join="exact")
+    data = data.isel(run=np.argsort(positions, kind="stable")).assign_coords(run=np.arange(len(positions)))
+    return Run(data.assign_coords(coordinates).assign_attrs(attributes))
+
+
+def label_of(value: Any) -> Any:
+    """A grid value as a label along `run`: numbers and text as they are, anything else by its name."""
+    if isinstance(value, (bool, int, float, str, np.generic)):
+        return value
+    return str(getattr(value, "name", None) or getattr(value, "__name__", None) or value)
 
 
 def _padded(parts: Sequence[xr.Dataset]) -> list[xr.Dataset]:

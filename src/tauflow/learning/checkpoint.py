@@ -12,7 +12,8 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ import numpy as np
 import xarray as xr
 
 from tauflow.run import RunError, read_npz, read_store, versions, write_atomic_npz, write_atomic_store
+
+try:
+    import fcntl
+except ImportError:  # not on this system: folders are not held
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 
@@ -38,18 +44,67 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+def check_same_run(path: Path, header: Mapping[str, Any], start: str, program: str) -> None:
+    """Refuse to go on with a run that began or learns otherwise than the arguments say.
+
+    Raises:
+        RunError: If it does. Other versions may word the same program otherwise, so that only the start is held then.
+    """
+    if header.get("start") != start:
+        raise RunError(
+            f"{path} belongs to a run with other initial weights, keys, settings or steps; "
+            "resume with the same arguments, or choose another folder."
+        )
+    if header.get("versions") == versions() and header.get("program") != program:
+        raise RunError(
+            f"{path} belongs to a run with another objective, optimizer or projection; "
+            "resume with the same arguments, or choose another folder."
+        )
+
+
+@contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Hold a folder for this process while it writes there.
+
+    Raises:
+        RunError: If another process holds it, or it cannot be written.
+    """
+    if folder is None or fcntl is None:
+        yield
+        return
+    path = folder / "lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written ({error.strerror}); choose a folder that can be written."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is working in {folder}; wait for it, or choose another folder.") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 class Checkpoint:
     """The folder of one run; a `folder` of None keeps everything in memory.
 
     Args:
         folder: Where `parts/` and `state.npz` go, or None.
         start: `fingerprint` of what the run starts from; going on from another start is refused.
+        program: `fingerprint` of what an update does; another one is refused as long as the versions are the same.
         device: Kind and number of the devices, in words.
         every: Seconds between commits, at least.
     """
 
-    def __init__(self, folder: Path | None, *, start: str, device: str, every: float):
-        self.folder, self._start, self._device, self._every = folder, start, device, every
+    def __init__(self, folder: Path | None, *, start: str, program: str, device: str, every: float):
+        self.folder, self._start, self._program = folder, start, program
+        self._device, self._every = device, every
         self._parts: list[xr.Dataset] = []
         self._firsts: list[int] = []
         self._last = time.monotonic()
@@ -67,11 +122,7 @@ class Checkpoint:
         path = self.folder / "state.npz"
         arrays = read_npz(path)
         header = self._header(path, arrays)
-        if header["start"] != self._start:
-            raise RunError(
-                f"{path} belongs to a run with other initial weights, keys, settings or steps; "
-                "resume with the same arguments, or choose another folder."
-            )
+        check_same_run(path, header, self._start, self._program)
         now = {"versions": versions(), "device": self._device}
         for name, value in now.items():
             if header[name] != value:
@@ -109,16 +160,18 @@ class Checkpoint:
 
     def commit(self, first: int, next_update: int, part: xr.Dataset, leaves: Sequence[np.ndarray]) -> None:
         """Keep what was recorded from update `first` on, and the states with which update `next_update` begins."""
+        assert first not in self._firsts, "a committed part is never written again"
         self._parts.append(part)
+        self._firsts.append(first)
         if self.folder is None:
             return
-        self._firsts.append(first)
         target = self._part(first)
         shutil.rmtree(target, ignore_errors=True)  # left by a process killed before its commit
         write_atomic_store(part, target)
         header = {
             "format": FORMAT,
             "start": self._start,
+            "program": self._program,
             "versions": versions(),
             "device": self._device,
             "next_update": next_update,

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
-import warnings
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 import optax
 
-from tauflow.learning.assemble import Group, Member, finished, to_run
-from tauflow.learning.checkpoint import Checkpoint, fingerprint
-from tauflow.learning.member import Ensemble, Makers, Point, State, replace, trained
+from tauflow.learning.assemble import Group, attributes_of, finished, label_of, to_run
+from tauflow.learning.checkpoint import Checkpoint, check_same_run, fingerprint, held
+from tauflow.learning.groups import (
+    checked_fields,
+    checked_keys,
+    checked_steps,
+    device_in_words,
+    groups_of,
+    members_of,
+    points_of,
+    program_of,
+    with_rates,
+)
+from tauflow.learning.member import Ensemble, State, replace
 from tauflow.learning.progress import Progress, Reporter
-from tauflow.learning.rates import plain_rates
 from tauflow.learning.record import Record
 from tauflow.learning.recorder import WEIGHT_FIELDS, Recorder, joined, spectral_abscissa_of
-from tauflow.precision import cast, scope
+from tauflow.precision import scope
 from tauflow.run import Run, RunError, load
 
 CAPACITY = 64  # most updates between two looks at the host
 COMMIT_SECONDS = 5.0
-_NETWORK_KEY = 2**32 - 1
-
-
-def network_key(key: jax.Array) -> jax.Array:
-    """The key with which `ensemble` makes the network of a member whose key is `key`.
-
-    No update uses it, so weights and trials are independent.
-    """
-    return jax.random.fold_in(key, _NETWORK_KEY)
 
 
 def descend(
@@ -156,173 +155,58 @@ def ensemble(
     Raises:
         ValueError: As for `descend`; also without keys or with an empty grid axis.
     """
-    keys = list(keys)
-    steps = checked_steps(steps)
-    if not keys:
-        raise ValueError("0 keys came; an ensemble needs at least one, for example keys=jax.random.split(key, 4).")
+    keys, steps, fields = checked_keys(keys), checked_steps(steps), checked_fields(train)
     folder = None if out is None else Path(out)
     with scope(dtype):
-        members = _members(make_network, keys, _points(grid or {}), tuple(train), dtype)
-        groups = _groups(members, make_objective, make_optimizer, project, dtype, tuple(train))
+        members = members_of(make_network, keys, points_of(grid or {}), fields, dtype)
+        groups = groups_of(members, make_objective, make_optimizer, project, dtype, fields)
+        groups = [with_rates(group, fields, steps) for group in groups]
         start = fingerprint(
             [[member.network, member.seed, member.point, jax.random.key_data(member.key)] for member in members],
-            steps, dtype, list(train), list(record.measurement_times(steps)), list(record.snapshot_times(steps)),
+            steps, dtype, list(fields), list(record.measurement_times(steps)), list(record.snapshot_times(steps)),
             list(record.probes), configuration,
         )  # fmt: skip
-        saved = _already_saved(folder, resume, start)
-        if saved is not None:
-            return saved
-        reporter = Reporter(progress, len(members), steps)
+        program = fingerprint([program_of(group, fields) for group in groups])
+        details = {
+            "steps": steps, "train": list(fields), "dtype": dtype, "start": start, "program": program,
+            "grid": {name: [label_of(value) for value in values] for name, values in (grid or {}).items()},
+        }  # fmt: skip
         device = device_in_words()
-        results = []
-        for i, group in enumerate(groups):
-            inside = folder if folder is None or len(groups) == 1 else folder / f"group-{i}"
-            checkpoint = Checkpoint(inside, start=start, device=device, every=commit_seconds)
-            results.append(_run_group(group, steps, tuple(train), record, checkpoint, reporter))
-        details = {"steps": steps, "train": list(train), "dtype": dtype, "start": start, "grid": dict(grid or {})}
-        run = to_run(results, details=details, extra=configuration or {}, device=device)
-    if folder is not None:
-        run.save(folder / "run.zarr")
-        for i in range(len(groups)):
-            Checkpoint.clear(folder if len(groups) == 1 else folder / f"group-{i}")
+        attributes, coordinates = attributes_of(groups, details=details, extra=configuration or {}, device=device)
+        with held(folder):
+            homes = [
+                folder if folder is None or len(groups) == 1 else folder / f"group-{i}" for i in range(len(groups))
+            ]
+            run = _already_saved(folder, resume, start, program)
+            if run is None:
+                reporter = Reporter(progress, len(members), steps)
+                results = []
+                for group, home in zip(groups, homes, strict=True):
+                    checkpoint = Checkpoint(home, start=start, program=program, device=device, every=commit_seconds)
+                    results.append(_run_group(group, steps, fields, record, checkpoint, reporter))
+                run = to_run(results, attributes, coordinates)
+                if folder is not None:
+                    run.save(folder / "run.zarr")
+            for home in homes:
+                if home is not None:
+                    Checkpoint.clear(home)
     return run
 
 
-def checked_steps(steps: Any) -> int:
-    """`steps` as an int, or a `ValueError` that says what it must be."""
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 0:
-        raise ValueError(f"steps is {steps!r}; it must be a whole number of updates, 0 or more.")
-    return int(steps)
-
-
-def device_in_words() -> str:
-    """Kind and number of the devices that JAX computes on, for example "2 x cpu"."""
-    devices = jax.local_devices()
-    return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def _points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
-    for name, values in grid.items():
-        if len(values) == 0:
-            raise ValueError(f"grid axis {name!r} is empty; give it one value or more.")
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def _members(
-    make_network: Callable[..., Any], keys: list[jax.Array], points: list[Point], train: tuple[str, ...], dtype: str
-) -> list[Member]:
-    members: list[Member] = []
-    for point in points:
-        for seed, key in enumerate(keys):
-            network = cast(make_network(key=network_key(key), **point), dtype)
-            lacking = [name for name in train if not hasattr(network, name)]
-            if lacking or not train:
-                raise ValueError(
-                    f"train is {train}; it must name fields of the {type(network).__name__}, for example ('W',)."
-                )
-            members.append(Member(len(members), point, seed, key, network))
-    return members
-
-
-def _groups(
-    members: list[Member],
-    make_objective: Callable[..., Any],
-    make_optimizer: Callable[..., optax.GradientTransformation],
-    project: Callable[[Any], Any] | None,
-    dtype: str,
-    train: tuple[str, ...],
-) -> list[Group]:
-    """Members that can share one compiled program, and how each group gets its objective and optimizer."""
-    by_structure: dict[Any, list[Member]] = {}
-    for member in members:
-        text = tuple((name, value) for name, value in member.point.items() if not _is_number(value))
-        by_structure.setdefault((_structure(member.network), repr(text)), []).append(member)
-    groups = []
-    for alike in by_structure.values():
-        shared = _traced_group(alike, make_objective, make_optimizer, project, dtype, train)
-        if shared is not None:
-            groups.append(shared)
-            continue
-        by_point: dict[str, list[Member]] = {}
-        for member in alike:
-            by_point.setdefault(repr(member.point), []).append(member)
-        groups += [_fixed_group(same, make_objective, make_optimizer, project, dtype) for same in by_point.values()]
-    return groups
-
-
-def _fixed_group(
-    members: list[Member], make_objective: Any, make_optimizer: Any, project: Any, dtype: str
-) -> Group:  # fmt: skip
-    """Members at one grid point: objective and optimizer are made once, of Python values."""
-    point = members[0].point
-    objective, optimizer = cast(make_objective(**point), dtype), make_optimizer(**point)
-    makers = Makers(lambda: objective, lambda: optimizer, project)
-    return Group(members, [{} for _ in members], makers, [optimizer] * len(members), [objective] * len(members))
-
-
-def _traced_group(
-    members: list[Member], make_objective: Any, make_optimizer: Any, project: Any, dtype: str, train: tuple[str, ...]
-) -> Group | None:
-    """Members at several grid points with the numbers traced; None where a maker needs them as Python numbers."""
-    if all(member.point == members[0].point for member in members):
-        return None
-    constant = {name: value for name, value in members[0].point.items() if not _is_number(value)}
-    numbers = [
-        {name: _array(value, dtype) for name, value in member.point.items() if name not in constant}
-        for member in members
-    ]
-    makers = Makers(
-        lambda **point: cast(make_objective(**constant, **point), dtype),
-        lambda **point: make_optimizer(**constant, **point),
-        project,
-    )
-
-    def probe(point: Point) -> Any:
-        params = trained(members[0].network, train)
-        loss = makers.objective(**point)(replace(members[0].network, params), members[0].key)
-        return makers.optimizer(**point).init(params), loss
-
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="A JAX array is being set as static")
-            jax.eval_shape(probe, numbers[0])
-    except (TypeError, ValueError, UserWarning):  # a maker needs a number: run the points one by one, with real errors
-        return None
-    optimizers = [make_optimizer(**member.point) for member in members]
-    objectives = [make_objective(**member.point) for member in members]
-    return Group(members, numbers, makers, optimizers, objectives)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _array(value: Any, dtype: str) -> np.ndarray:
-    return np.asarray(value, dtype if isinstance(value, (float, np.floating)) else np.int32)
-
-
-def _structure(network: Any) -> Any:
-    leaves, structure = jax.tree.flatten(network)
-    return structure, tuple((leaf.shape, str(leaf.dtype)) if eqx.is_array(leaf) else repr(leaf) for leaf in leaves)
-
-
-def _already_saved(folder: Path | None, resume: bool, start: str) -> Run | None:
+def _already_saved(folder: Path | None, resume: bool, start: str, program: str) -> Run | None:
     """The finished run in `folder` when going on with it; refuses a folder that holds another run."""
     if folder is None:
         return None
-    held = [name for name in ("run.zarr", "state.npz", "parts", "group-0") if (folder / name).exists()]
-    if held and not resume:
+    held_there = [name for name in ("run.zarr", "state.npz", "parts", "group-0") if (folder / name).exists()]
+    if held_there and not resume:
         raise RunError(
-            f"{folder} already holds {held[0]} of a run; pass resume=True to go on with it, or another out=."
+            f"{folder} already holds {held_there[0]} of a run; pass resume=True to go on with it, or another out=."
         )
-    if not (folder / "run.zarr").exists():
+    path = folder / "run.zarr"
+    if not path.exists():
         return None
-    run = load(folder / "run.zarr")
-    if run.configuration.get("start") != start:
-        raise RunError(
-            f"{folder / 'run.zarr'} is a run with other initial weights, keys, settings or steps; "
-            "resume with the same arguments, or choose another folder."
-        )
+    run = load(path)
+    check_same_run(path, {**run.configuration, "versions": json.loads(run.data.attrs["versions"])}, start, program)
     return run
 
 
@@ -365,11 +249,12 @@ def _run_group(
             checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(ensemble.host_state()))
             first = done
     state = ensemble.host_state()
-    checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(state))
+    if leaves is None or first < steps:
+        checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(state))
     reporter.end_group(np.asarray(state.alive))
-    rates = [plain_rates(opt, trained(net, train), steps) for opt, net in zip(group.optimizers, networks, strict=True)]
-    abscissae = [spectral_abscissa_of(network) for network in _networks_now(networks, state)]
-    return finished(group, joined(checkpoint.parts()), state, rates, abscissae)
+    at_last = zip(_networks_now(networks, state), state.alive, strict=True)
+    abscissae = [np.nan if alive else spectral_abscissa_of(network) for network, alive in at_last]
+    return finished(group, joined(checkpoint.parts()), state, abscissae)
 
 
 def _networks_now(networks: Sequence[Any], state: State) -> list[Any]:

@@ -16,7 +16,7 @@ import xarray as xr
 from jax import lax
 
 from tauflow.learning.assemble import describe_objective
-from tauflow.learning.descent import device_in_words
+from tauflow.learning.groups import check_trained, checked_fields, device_in_words
 from tauflow.learning.member import replace, trained
 from tauflow.learning.record import Record
 from tauflow.learning.recorder import WEIGHT_FIELDS, Recorder, spectral_abscissa_of
@@ -80,10 +80,11 @@ def flow(
         True
     """
     times = _checked_times(duration, save_at)
-    train = tuple(train)
-    lacking = [name for name in train if not hasattr(network, name)]
-    if lacking or not train:
-        raise ValueError(f"train is {train}; it must name fields of the {type(network).__name__}, for example ('W',).")
+    for name, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
+        if not (isinstance(value, (int, float, np.number)) and 0 < value < math.inf):
+            raise ValueError(f"{name} is {value!r}; it must be a number > 0.")
+    train = checked_fields(train)
+    check_trained(network, train)
     speed = {name: 1.0 for name in train} | _checked_rates(rates or {}, train)
     with scope("float64"):
         network, objective = cast(network, "float64"), cast(objective, "float64")
@@ -241,7 +242,8 @@ def _checked_times(duration: float, save_at: Any) -> np.ndarray:
     if isinstance(duration, bool) or not isinstance(duration, (int, float, np.number)) or not 0 < duration < math.inf:
         raise ValueError(f"duration is {duration!r}; it must be a learning time > 0.")
     times = np.linspace(0.0, float(duration), 101) if save_at is None else np.asarray(save_at, np.float64)
-    if times.ndim != 1 or times.size == 0 or (np.diff(times) <= 0).any() or times[0] < 0 or times[-1] > duration:
+    rising = times.ndim == 1 and times.size and np.isfinite(times).all() and (np.diff(times) > 0).all()
+    if not rising or times[0] < 0 or times[-1] > duration:
         raise ValueError(f"save_at must be increasing learning times within [0, {duration}]; {save_at!r} came.")
     return times
 

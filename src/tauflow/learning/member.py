@@ -26,7 +26,7 @@ class State(NamedTuple):
         optimizer: State of the optimizer.
         key: Data of the member's random key (uint32); update k uses `fold_in(key, k)`.
         update: The next update, int32.
-        alive: False once the loss or the gradient was not finite; nothing changes from then on.
+        alive: False once the loss, the gradient or the new weights were not finite; nothing changes from then on.
     """
 
     params: dict[str, Any]
@@ -83,7 +83,8 @@ def updates(
             params = optax.apply_updates(state.params, change)
         if makers.project is not None:
             params = trained(makers.project(replace(network, params)), tuple(params))
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        sound = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.stack(sound).all()
         new = State(params, optimizer_state, state.key, state.update + 1, jnp.bool_(True))
         stopped = state._replace(alive=jnp.bool_(False))
         kept = jax.tree.map(partial(jnp.where, finite), new, stopped)
@@ -99,6 +100,11 @@ def updates(
 
     empty = jnp.full((capacity,), jnp.nan, dtype)
     return lax.fori_loop(0, count, body, (state, empty, empty))
+
+
+def side_by_side(devices: list[jax.Device]) -> bool:
+    """Whether members run as one `vmap`: on accelerators, not on CPUs, where one after the other is faster."""
+    return devices[0].platform != "cpu"
 
 
 def _in_turn(function: Callable[[Any], Any], members: Any, count: jax.Array) -> Any:
@@ -132,7 +138,7 @@ class Ensemble:
         self.members = len(networks)
         self.capacity = capacity
         devices = jax.local_devices()
-        self.on_cpu = devices[0].platform == "cpu"
+        self.on_cpu = not side_by_side(devices)
         # At least two where there are two: XLA compiles a program for one device otherwise, to other last digits.
         shards = min(len(devices), max(self.members, 2)) if self.on_cpu else 1
         self.mesh = Mesh(np.array(devices[:shards]), ("member",))

@@ -35,15 +35,16 @@ def plain_rates(optimizer: optax.GradientTransformation, params: Any, steps: int
     memory = jax.tree.leaves(state)
     if any(np.ndim(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.integer) for leaf in memory):
         return None
-    shrunk = jax.tree.map(lambda leaf: 0.5 * leaf, params)
     with jax.numpy_dtype_promotion("standard"):
-        answers = [
-            _rate(optimizer, state, size, at) for size, at in ((1e-3, params), (1.0, shrunk), (1e4, params))
-        ]  # fmt: skip
-        first = answers[0]
-        if first is None or any(answer is None or not np.isclose(answer, first, rtol=1e-5) for answer in answers):
-            return None
-        return _schedule(optimizer, state, params, steps)
+        rates, states = _schedule(optimizer, state, params, steps)
+        if steps == 0 or (rates < 0).any() or not rates.any():
+            return None if steps else rates
+        state = jax.tree.map(lambda leaf: leaf[int(np.argmax(rates > 0))], states)  # a warm-up may begin at 0
+        shrunk = jax.tree.map(lambda leaf: 0.5 * leaf, params)
+        answers = [_rate(optimizer, state, size, at) for size, at in ((1e-3, params), (1.0, shrunk), (1e4, params))]
+    expected = rates[int(np.argmax(rates > 0))]
+    plain = all(answer is not None and np.isclose(answer, expected, rtol=1e-4) for answer in answers)
+    return rates if plain else None
 
 
 def _rate(optimizer: Any, state: Any, size: float, params: Any) -> float | None:
@@ -56,11 +57,13 @@ def _rate(optimizer: Any, state: Any, size: float, params: Any) -> float | None:
     return rate if rate > 0 and np.allclose(ratios, rate, rtol=1e-4) else None
 
 
-def _schedule(optimizer: Any, state: Any, params: Any, steps: int) -> np.ndarray:
-    tiny = jax.tree.map(lambda leaf: jnp.ones((1,) * leaf.ndim, leaf.dtype), params)
+def _schedule(optimizer: Any, state: Any, params: Any, steps: int) -> tuple[np.ndarray, Any]:
+    """The rate of every update by the answer to a gradient of ones, and the state before it, (steps, ...)."""
+    ones = jax.tree.map(jnp.ones_like, params)
 
-    def step(state: Any, _: None) -> tuple[Any, jax.Array]:
-        change, state = optimizer.update(tiny, state, tiny)
-        return state, -jax.tree.leaves(change)[0].ravel()[0]
+    def step(state: Any, _: None) -> tuple[Any, tuple[jax.Array, Any]]:
+        change, later = optimizer.update(ones, state, params)
+        return later, (-jax.tree.leaves(change)[0].ravel()[0], state)
 
-    return np.asarray(jax.lax.scan(step, state, None, length=steps)[1], np.float64)
+    rates, states = jax.lax.scan(step, state, None, length=steps)[1]
+    return np.asarray(rates, np.float64), states

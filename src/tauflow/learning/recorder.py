@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
-from tauflow.analysis import eigenvalues, singular_values
+from tauflow.analysis import eigenvalues, singular_values, spectral_abscissa
 
 #: Dimensions of a weight by the name of its field, after (run, snapshot).
 WEIGHT_DIMS = {"W": ("unit", "unit_pre"), "W_in": ("unit", "input"), "W_out": ("output", "unit")}
@@ -26,6 +26,7 @@ class Recorder:
         self._W0 = [np.asarray(network.W, np.float64) if _has_dense_W(network) else None for network in initial]
         self._fields = [name for name in dict.fromkeys(fields) if hasattr(initial[0], name)]
         self._probes = dict(probes)
+        self._probe_shapes: dict[str, tuple[int, ...]] = {}
         self._blocks: list[xr.Dataset] = []
 
     def add_losses(self, first: int, loss: np.ndarray, grad_norm: np.ndarray) -> None:
@@ -50,7 +51,7 @@ class Recorder:
             rows = list(pool.map(self._spectra, range(len(networks)), networks))
         for row, network in zip(rows, networks, strict=True):
             for name, probe in self._probes.items():
-                row[f"probe_{name}"] = np.asarray(probe(network))
+                row[f"probe_{name}"] = self._probed(name, probe(network))
         data = {}
         for name in rows[0]:
             stack = np.stack([row[name] for row in rows])[:, None]
@@ -61,12 +62,22 @@ class Recorder:
             data[name] = (("run", "measurement", *inner), stack)
         self._blocks.append(xr.Dataset(data, {"measurement_update": ("measurement", [update])}))
 
+    def _probed(self, name: str, value: Any) -> np.ndarray:
+        array = np.asarray(value)
+        shape = self._probe_shapes.setdefault(name, array.shape)
+        if array.dtype.kind not in "biufc" or array.shape != shape:
+            raise ValueError(
+                f"probe {name!r} gave an array of {array.dtype} with shape {array.shape}; it must give numbers, "
+                f"always of one shape, which was {shape} at first."
+            )
+        return array
+
     def _spectra(self, member: int, network: Any) -> dict[str, np.ndarray]:
         W0 = self._W0[member]
         if W0 is None:
             return {}
         W = np.asarray(network.W, np.float64)
-        if not np.isfinite(W).all():  # a member on the update that breaks it
+        if not np.isfinite(W).all():  # a member that came with weights that are no numbers
             nothing = np.full(W.shape[0], np.nan)
             return {"delta_W_singular_values": nothing, "W_eigenvalues": nothing.astype(np.complex128)}
         return {"delta_W_singular_values": singular_values(W - W0), "W_eigenvalues": eigenvalues(W)}
@@ -97,4 +108,4 @@ def spectral_abscissa_of(network: Any) -> float:
     """Largest real part of the eigenvalues of W; NaN where the network has no finite dense W."""
     if not _has_dense_W(network) or not np.isfinite(np.asarray(network.W)).all():
         return float("nan")
-    return float(eigenvalues(np.asarray(network.W, np.float64)).real.max())
+    return float(spectral_abscissa(network.W))
