@@ -107,7 +107,7 @@ class Checkpoint:
         self._device, self._every = device, every
         self._parts: list[xr.Dataset] = []
         self._firsts: list[int] = []
-        self._last = time.monotonic()
+        self._last = float("-inf")  # the first commit comes at once
 
     def resume(self) -> tuple[int, list[np.ndarray]] | None:
         """The next update and the leaves of the states at the last commit; None where nothing was committed.
