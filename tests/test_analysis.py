@@ -101,6 +101,17 @@ def test_each_matrix_of_a_stack_is_shuffled_on_its_own():
     assert (first != second).any()
 
 
+def test_the_spectral_abscissa_of_one_matrix_is_one_number():
+    W = np.array([[0.5, -2.0, 0.0], [2.0, 0.5, 0.0], [0.0, 0.0, -3.0]])  # a complex pair is the rightmost
+    for one in (W, W.astype(np.float32), jax.numpy.asarray(W), W.tolist()):
+        found = analysis.spectral_abscissa(one)
+        assert np.shape(found) == () and float(found) == pytest.approx(0.5, abs=1e-12)
+    assert float(analysis.spectral_abscissa(-W)) == pytest.approx(3.0)  # of real parts, not of moduli or their sign
+    assert float(analysis.spectral_abscissa([[-0.25]])) == -0.25
+    with pytest.raises(ValueError, match="W has 1 entries that are NaN or infinite"):
+        analysis.spectral_abscissa([[np.nan]])
+
+
 def test_eigenvalue_measures():
     W = np.diag([0.5, -3.0, 2.0])
     assert analysis.eigenvalues(W).tolist() == [-3, 2, 0.5]
