@@ -39,7 +39,7 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.oracles-installed: $(VENV)/.test-installed
-	$(PIP) --editable ".[test,torch,data]"
+	$(PIP) --editable ".[test,torch]"
 	touch $@
 
 clean:
