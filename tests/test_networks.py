@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tauflow.networks import NETWORKS, RateRNN
+from tauflow.precision import float64
 
 X64 = jax.config.jax_enable_x64
 BEST = "float64" if X64 else "float32"
@@ -143,6 +144,32 @@ def test_noise_has_the_variance_of_the_discrete_process(dt, key):
     assert correlation == pytest.approx(1 - dt, abs=4 * error)
 
 
+def test_inputs_are_data_and_take_the_dtype_of_the_weights(key):
+    network = RateRNN.random(4, 2, 1, gain=0.9, key=key, dtype="float32")
+    inputs = np.random.default_rng(0).normal(size=(5, 3, 2)).round(3)
+    exact = network(jnp.asarray(inputs, "float32")).outputs
+    for same in (inputs, jnp.asarray(inputs), inputs.tolist(), jax.jit(lambda: jnp.asarray(inputs))()):
+        assert np.array_equal(network(same).outputs, exact)
+    assert network(np.ones((5, 3, 2), int)).outputs.dtype == np.float32
+
+
+@both_modes
+def test_weights_may_be_lists():
+    network = RateRNN([[0, 2], [0.5, 0]], [[1], [0]], ((1, 3),), dt=0.25)
+    W, W_in, W_out = (jnp.asarray(a, BEST) for a in ([[0.0, 2.0], [0.5, 0.0]], [[1.0], [0.0]], [[1.0, 3.0]]))
+    assert network.W.dtype == BEST and network.W_out.shape == (1, 2)
+    inputs = jnp.asarray([[2.0], [0.0]], BEST)
+    assert np.array_equal(network(inputs).outputs, RateRNN(W, W_in, W_out, dt=0.25)(inputs).outputs)
+
+
+@both_modes
+def test_float64_weights_need_the_64_bit_mode(key):
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"64-bit mode is off; .* tauflow.precision.float64"):
+        RateRNN.random(4, 1, 1, gain=0.9, key=key, dtype="float64")
+    with float64():
+        assert RateRNN.random(4, 1, 1, gain=0.9, key=key, dtype="float64").W.dtype == np.float64
+
+
 def _random(**changed):
     arguments = {"neurons": 4, "inputs": 1, "outputs": 1, "gain": 0.9, "key": jax.random.key(0)} | changed
     return RateRNN.random(arguments.pop("neurons"), arguments.pop("inputs"), arguments.pop("outputs"), **arguments)
@@ -168,6 +195,18 @@ BAD = {
     "negative noise": (lambda: _random(noise=-0.1), "noise is -0.1; it must be a number >= 0"),
     "dt in words": (lambda: _random(dt="x"), r"dt is 'x'; it must be a number in \(0, 1\]"),
     "noise in words": (lambda: _random(noise="x"), "noise is 'x'; it must be a number >= 0"),
+    "W no matrix": (lambda: RateRNN([[0.0], [1.0, 2.0]], [[1.0]], [[1.0]]), r"W is \[\[0.0\], .*a matrix of numbers"),
+    "W_in in words": (
+        lambda: RateRNN([[0.0]], [["a"]], [[1.0]]),
+        r"W_in is \[\['a'\]\]; it must be a matrix of numbers",
+    ),
+    "W of whole numbers": (
+        lambda: RateRNN(*[jnp.ones((1, 1), int)] * 3)(jnp.ones((3, 1))),
+        r"W is int\d\d; it must be float32 or float64",
+    ),
+    "inputs None": (lambda: _random()(None), "inputs are NoneType; they must be an array of real numbers"),
+    "ragged inputs": (lambda: _random()([[1.0], [1.0, 2.0]]), "inputs are list; they must be an array of real numbers"),
+    "complex inputs": (lambda: _random()(np.ones((3, 1), complex)), "inputs are complex128; they must be an array of"),
     "half precision": (lambda: _random(dtype="float16"), "dtype is 'float16'; it must be 'float32' or 'float64'"),
     "unknown phi": (lambda: _random(phi="than"), "phi is 'than'; it must be one of 'tanh', 'relu'"),
     "function as phi": (lambda: _random(phi=jnp.tanh), "RateRNN takes a name, so that a saved run can be rebuilt"),

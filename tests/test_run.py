@@ -25,7 +25,6 @@ from hypothesis.extra import numpy as hnp
 import tauflow.run
 from tauflow.networks import RateRNN
 from tauflow.run import (
-    Factors,
     Run,
     RunError,
     common_tau_unit,
@@ -35,6 +34,7 @@ from tauflow.run import (
     read_npz,
     read_store,
     register_network,
+    replace_store,
     run_attributes,
     versions,
     write_atomic_bytes,
@@ -299,7 +299,7 @@ def test_an_unknown_network_asks_for_like():
 def test_networks_kept_as_factors():
     run = Run(with_factors(dataset()))
     factors = run.weights("W", run=1)
-    assert isinstance(factors, Factors) and factors.dense().shape == (UNITS, UNITS)
+    assert isinstance(factors, LowRank) and factors.dense().shape == (UNITS, UNITS)
     np.testing.assert_allclose(factors.dense(), factors.a @ np.diag(factors.c) @ factors.b.T)
     with pytest.raises(RunError, match="takes dense weights"):
         run.network()
@@ -734,3 +734,60 @@ def test_pickles_are_never_opened(tmp_path):
     assert mark.exists()  # the pickle would have shown
     for source in Path(tauflow.run.__file__).parent.glob("*.py"):
         assert not re.search(r"import pickle|allow_pickle=True|cloudpickle|joblib", source.read_text())
+
+
+@pytest.mark.parametrize("read", [load, read_npz, read_store])
+@pytest.mark.parametrize("path", [None, 3])
+def test_what_is_no_path_is_said(read, path):
+    with pytest.raises(RunError, match=f"The path is {path}; it must be text or a pathlib.Path"):
+        read(path)
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_a_replaced_store_is_never_lost(moment, tmp_path, monkeypatch):
+    old, new = (xr.Dataset({"loss": ("update", np.full(3, value))}) for value in (1.0, 2.0))
+    path = replace_store(old, tmp_path / "measures.zarr")
+    steps = iter(range(4))
+
+    def dying(step):
+        def do(*arguments):
+            if arguments[0].suffix == ".zarr" and ".tmp" not in arguments[0].name and next(steps) == moment:
+                raise KeyboardInterrupt
+            return step(*arguments)
+
+        return do
+
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "rename", dying(os.rename))
+        killed.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        if moment < 3:
+            with pytest.raises(KeyboardInterrupt):
+                replace_store(new, path)
+        else:
+            replace_store(new, path)
+    whole = [read_store(each).loss.values[0] for each in tmp_path.iterdir() if ".tmp" not in each.name]
+    assert whole and set(whole) <= {1.0, 2.0}
+    if moment >= 2:
+        assert read_store(path).loss.values[0] == 2.0
+    replace_store(new, path)
+    assert [each.name for each in tmp_path.iterdir()] == ["measures.zarr"]
+    assert read_store(path).identical(new)
+
+
+def test_a_store_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    old = xr.Dataset({"loss": ("update", np.ones(3))})
+    path = replace_store(old, tmp_path / "measures.zarr")
+    with pytest.raises(RunError, match="a store holds numbers"):
+        replace_store(xr.Dataset({"x": ("update", np.array([None] * 3))}), path)
+    assert read_store(path).identical(old)
+    rename = os.rename
+
+    def full(source, target):
+        if Path(target) == path and ".new" in Path(source).name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(RunError, match="No space left"):
+        replace_store(xr.Dataset({"loss": ("update", np.zeros(3))}), path)
+    assert read_store(path).identical(old)

@@ -311,6 +311,15 @@ BAD = {
     "alpha NaN": (dict(alpha=float("nan")), r"alpha is nan; it must lie in \(0, 1\]"),
     "alpha above 1": (dict(alpha=1.5), r"alpha is 1.5; it must lie in \(0, 1\]"),
     "alpha no number": (dict(alpha="half"), r"alpha is 'half'; it must be a number in \(0, 1\]"),
+    "alpha true": (dict(alpha=True), r"alpha is True; it must be a number in \(0, 1\]"),
+    "alpha true of NumPy": (dict(alpha=np.True_), r"alpha is .*True.*; it must be a number in \(0, 1\]"),
+    "alpha as text": (dict(alpha="0.5"), r"alpha is '0.5'; it must be a number in \(0, 1\]"),
+    "phi that changes shape": (
+        dict(phi=lambda x: x[..., :2]),
+        rf"phi makes {BEST} of shape \(3, 2\) of {BEST} of shape \(3, 5\); it must act on each element alone",
+    ),
+    "phi that changes dtype": (dict(phi=lambda x: x.astype("float16")), r"phi makes float16 of shape \(3, 5\)"),
+    "phi that gives a pair": (dict(phi=lambda x: (x, x)), "phi makes tuple of"),
     "unknown adjoint": (dict(adjoint="forward"), "adjoint is 'forward'; it must be 'fused' or 'autodiff'"),
 }
 

@@ -389,9 +389,11 @@ def test_wrong_key_or_dtype(key):
 def test_unknown_task_or_setting():
     with pytest.raises(ValueError, match=r"There is no task 'flipflop'; did you mean 'flip-flop'\?"):
         make_task("flipflop")
-    with pytest.raises(ValueError, match=r"There is no task 'qqq'; The tasks are flip-flop"):
+    with pytest.raises(ValueError, match=r"There is no task 'qqq'; there are flip-flop"):
         make_task("qqq")
-    with pytest.raises(ValueError, match=r"'romo' has no setting 'decison'; did you mean 'decision'\?"):
+    with pytest.raises(ValueError, match=r"There is no task \['flip-flop'\]"):
+        make_task(["flip-flop"])
+    with pytest.raises(ValueError, match=r"no setting 'decison' of romo; did you mean 'decision'\? There are "):
         make_task("romo", decison=3.0)
 
 

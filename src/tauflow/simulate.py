@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
+
+from tauflow.low_rank import LowRank as LowRank
 
 Phi = str | Callable[[jax.Array], jax.Array]
 
@@ -47,32 +49,6 @@ _SLOPE_FROM_RATE: dict[str, Callable[[jax.Array], jax.Array]] = {
     "softplus": lambda r: -jnp.expm1(-r),
     "sigmoid": lambda r: r * (1 - r),
 }
-
-
-class LowRank(NamedTuple):
-    """Recurrent weights a diag(c) bᵀ, kept as factors.
-
-    Attributes:
-        a: Output directions, shape (n, R).
-        c: Strengths, shape (R,), or (*trials, R) for weights that differ from trial to trial.
-        b: Input directions, shape (n, R).
-
-    Example:
-        >>> import numpy as np
-        >>> W = LowRank(a=np.eye(3)[:, :1], c=np.array([2.0]), b=np.eye(3)[:, 1:2])
-        >>> W.dense()[0].tolist()
-        [0.0, 2.0, 0.0]
-    """
-
-    a: Any
-    c: Any
-    b: Any
-
-    def dense(self) -> Any:
-        """The weights as one array, shape (n, n) or (*trials, n, n)."""
-        a = self.a.reshape((1,) * (self.c.ndim - 1) + self.a.shape)
-        scaled = a * self.c[..., None, :]  # (*trials, n, R)
-        return scaled @ self.b.T
 
 
 def nonlinearity(phi: Phi) -> Callable[[jax.Array], jax.Array]:
@@ -199,10 +175,27 @@ def _checked(
         x0 = jnp.broadcast_to(x0, (*trials, n))  # (*trials, n)
     except ValueError:
         raise ValueError(f"x0 has shape {x0.shape}; it must broadcast to (*trials, n) = {(*trials, n)}.") from None
+    if callable(phi):
+        _check_elementwise(phi, jax.ShapeDtypeStruct(flat[1:], drive.dtype))
     return W, drive.reshape(flat), x0.reshape(flat[1:]), alpha, trials
 
 
+def _check_elementwise(phi: Callable[[jax.Array], jax.Array], state: jax.ShapeDtypeStruct) -> None:
+    """Check that a function as phi keeps shape and dtype; that it acts on each element alone cannot be seen."""
+    rate = jax.eval_shape(phi, state)
+    if not isinstance(rate, jax.ShapeDtypeStruct) or (rate.shape, rate.dtype) != (state.shape, state.dtype):
+        shape, dtype = getattr(rate, "shape", None), getattr(rate, "dtype", None)
+        came = type(rate).__name__ if shape is None else f"{dtype} of shape {shape}"
+        raise ValueError(
+            f"phi makes {came} of {state.dtype} of shape {state.shape}; it must act on each element alone and keep "
+            "shape and dtype, for example jax.numpy.tanh."
+        )
+
+
 def _checked_alpha(alpha: Any, dtype: Any) -> float | jax.Array:
+    kind = getattr(getattr(alpha, "dtype", None), "kind", None)
+    if isinstance(alpha, str | bytes | bool) or kind == "b":
+        raise ValueError(f"alpha is {alpha!r}; it must be a number in (0, 1].")
     if isinstance(alpha, jax.core.Tracer):
         if alpha.ndim:
             raise ValueError(f"alpha has shape {alpha.shape}; it must be one number in (0, 1].")

@@ -3,7 +3,8 @@ r"""The rate network of schuessler2020, $\dot x = -x + W\varphi(x) + W_{in}u$, i
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,6 +26,16 @@ class Response(NamedTuple):
 
     states: jax.Array
     outputs: jax.Array
+
+
+def _weights(name: str, value: Any) -> Any:
+    """Lists as an array of floats; whatever else as it is, since JAX puts more than arrays into its trees."""
+    if not isinstance(value, list | tuple):
+        return value
+    try:
+        return jnp.asarray(np.asarray(value, float))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}; it must be a matrix of numbers.") from None
 
 
 @register_network
@@ -51,9 +62,9 @@ class RateRNN(eqx.Module):
         (10, 5, 1)
     """
 
-    W: jax.Array
-    W_in: jax.Array
-    W_out: jax.Array
+    W: jax.Array = eqx.field(converter=partial(_weights, "W"))
+    W_in: jax.Array = eqx.field(converter=partial(_weights, "W_in"))
+    W_out: jax.Array = eqx.field(converter=partial(_weights, "W_out"))
     phi: str = eqx.field(static=True, default="tanh")
     dt: float = eqx.field(static=True, default=0.5)
     noise: float = eqx.field(static=True, default=0.0)
@@ -105,7 +116,8 @@ class RateRNN(eqx.Module):
             dtype: "float32" or "float64"; the latter needs `tauflow.precision.float64()` around the call.
 
         Raises:
-            ValueError: If a size is below 1, or `gain`, `dt`, `noise` or `phi` is out of range.
+            ValueError: If a size is below 1, `gain`, `dt`, `noise` or `phi` is out of range, or `dtype` is "float64"
+                and JAX's 64-bit mode is off.
 
         Source: schuessler2020; W_in = √N m and W_out = wᵀ/√N with |m| = |w| = 1 exactly, as in the authors' code.
 
@@ -121,6 +133,11 @@ class RateRNN(eqx.Module):
         gain = checked_gain(gain)
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64'.")
+        if dtype == "float64" and jnp.result_type(float) != jnp.float64:
+            raise ValueError(
+                "dtype is 'float64' but JAX's 64-bit mode is off; use dtype='float32', or draw inside "
+                "`with tauflow.precision.float64():`."
+            )
         k_W, k_in, k_out = jax.random.split(key, 3)
         root = math.sqrt(neurons)
         W = (gain / root) * jax.random.normal(k_W, (neurons, neurons), dtype)
@@ -133,10 +150,13 @@ class RateRNN(eqx.Module):
     def __call__(self, inputs: jax.Array, *, x0: jax.Array | None = None, key: jax.Array | None = None) -> Response:
         """Answer to inputs (time, *trials, n_in), from state `x0` (zero by default).
 
+        Inputs are data: they take the dtype of W.
+
         Raises:
-            ValueError: If inputs have the wrong number of channels, or noise > 0 comes without a key.
+            ValueError: If inputs are no real numbers or have the wrong number of channels, W is not of floats, or
+                noise > 0 comes without a key.
         """
-        inputs = jnp.asarray(inputs)
+        inputs = _as_data(inputs, jnp.asarray(self.W).dtype)
         n_in = self.W_in.shape[1]
         if inputs.ndim < 2 or inputs.shape[-1] != n_in:
             raise ValueError(f"inputs have shape {inputs.shape}; they must be (time, *trials, {n_in}).")
@@ -148,6 +168,20 @@ class RateRNN(eqx.Module):
         states = simulate(self.W, drive, x0, phi=self.phi, alpha=self.dt)  # (time, *trials, n)
         outputs = nonlinearity(self.phi)(states) @ self.W_out.T  # (time, *trials, n_out)
         return Response(states, outputs)
+
+
+def _as_data(inputs: Any, dtype: Any) -> jax.Array:
+    """Inputs in the dtype of the weights."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"W is {dtype}; it must be float32 or float64.")
+    try:
+        data = inputs if hasattr(inputs, "dtype") else np.asarray(inputs)
+    except ValueError:  # lists of unequal lengths
+        data = np.asarray(None)
+    if not any(jnp.issubdtype(data.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        what = type(inputs).__name__ if data.dtype == object else data.dtype
+        raise ValueError(f"inputs are {what}; they must be an array of real numbers, (time, *trials, n_in).")
+    return jnp.asarray(data, dtype)
 
 
 def _is_number(value: object) -> bool:

@@ -3,16 +3,15 @@
 from tauflow.run.files import read_npz, write_atomic_bytes, write_atomic_npz
 from tauflow.run.merging import common_tau_unit, merge
 from tauflow.run.path import Run, load
-from tauflow.run.rebuild import Factors, describe_network, register_network
+from tauflow.run.rebuild import describe_network, register_network
 from tauflow.run.schema import KINDS, SCHEMA, STATUSES, TAU_UNITS, RunError, run_attributes, versions
-from tauflow.run.storage import read_store, write_atomic_store
+from tauflow.run.storage import read_store, replace_store, write_atomic_store
 
 __all__ = [
     "KINDS",
     "SCHEMA",
     "STATUSES",
     "TAU_UNITS",
-    "Factors",
     "Run",
     "RunError",
     "common_tau_unit",
@@ -22,6 +21,7 @@ __all__ = [
     "read_npz",
     "read_store",
     "register_network",
+    "replace_store",
     "run_attributes",
     "versions",
     "write_atomic_bytes",

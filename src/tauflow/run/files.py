@@ -13,6 +13,23 @@ import numpy as np
 from tauflow.run.schema import RunError
 
 
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """A path as an object.
+
+    Raises:
+        RunError: If it is no path.
+
+    Example:
+        >>> as_path(None)
+        Traceback (most recent call last):
+        tauflow.run.schema.RunError: The path is None; it must be text or a pathlib.Path, for example 'run.zarr'.
+    """
+    try:
+        return Path(path)
+    except TypeError:
+        raise RunError(f"The path is {path!r}; it must be text or a pathlib.Path, for example 'run.zarr'.") from None
+
+
 def temporary(path: Path) -> Path:
     """Where `path` is written before it is whole: run.zarr is written as run.tmp.zarr.
 
@@ -67,7 +84,7 @@ def write_atomic_bytes(path: str | Path, content: bytes) -> Path:
         ...     write_atomic_bytes(Path(folder) / "notes.txt", b"whole").read_bytes()
         b'whole'
     """
-    path = Path(path)
+    path = as_path(path)
     beside = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +144,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         RunError: If the file is missing, damaged, or from elsewhere. Nothing of such a file is opened.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise RunError(f"There is no file {path}; check the path.")
     try:

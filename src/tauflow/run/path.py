@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tauflow.low_rank import LowRank
 from tauflow.run import rebuild
-from tauflow.run.rebuild import Factors
 from tauflow.run.schema import LEARNING, RunError, check
 from tauflow.run.storage import read_store, write_atomic_store
 
@@ -70,7 +70,7 @@ class Run:
             names = ["W", *(name for name in names if name not in ("W_a", "W_c", "W_b"))]
         return names
 
-    def weights(self, name: str = "W", run: int = 0, snapshot: int = -1) -> np.ndarray | Factors:
+    def weights(self, name: str = "W", run: int = 0, snapshot: int = -1) -> np.ndarray | LowRank:
         """Weights of one member at one snapshot.
 
         Args:
@@ -79,7 +79,7 @@ class Run:
             snapshot: Position of the snapshot; -1 is the last.
 
         Returns:
-            The array in the dtype that was kept, or `Factors(a, c, b)` of W where the network keeps W so.
+            The array in the dtype that was kept, or `LowRank(a, c, b)` of W where the network keeps W so.
 
         Raises:
             ValueError: If there are no such weights, member or snapshot.
@@ -94,7 +94,7 @@ class Run:
             if not -size <= position < size:
                 raise ValueError(f"{dim} is {position}; the Run has {size}, so it lies from {-size} to {size - 1}.")
         if name == "W" and "W_a" in self.data:
-            return Factors(*(self._kept(part, run, snapshot) for part in ("W_a", "W_c", "W_b")))
+            return LowRank(*(self._kept(part, run, snapshot) for part in ("W_a", "W_c", "W_b")))
         return self._kept(name, run, snapshot)
 
     def _kept(self, name: str, run: int, snapshot: int) -> np.ndarray:
@@ -126,7 +126,7 @@ class Run:
             raise RunError("The Run keeps no weights, so no network can be made of it.")
         weights = {name: self.weights(name, run, snapshot) for name in names}
         for name, value in weights.items():
-            parts = value if isinstance(value, Factors) else (value,)
+            parts = value if isinstance(value, LowRank) else (value,)
             if any(np.isnan(part).all() and part.size for part in parts):
                 status, stop = self.data["status"].values[run], self.data["stopped_at"].values[run]
                 raise RunError(

@@ -10,31 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tauflow.low_rank import LowRank
 from tauflow.run.schema import RunError
 
 T = TypeVar("T", bound=type)
-
-
-class Factors(NamedTuple):
-    """Recurrent weights a diag(c) bᵀ as a Run keeps them.
-
-    Attributes:
-        a: Output directions, shape (n, R).
-        c: Strengths, shape (R,).
-        b: Input directions, shape (n, R).
-
-    Example:
-        >>> Factors(np.eye(2), np.array([2.0, 3.0]), np.eye(2)).dense().tolist()
-        [[2.0, 0.0], [0.0, 3.0]]
-    """
-
-    a: np.ndarray
-    c: np.ndarray
-    b: np.ndarray
-
-    def dense(self) -> np.ndarray:
-        """The weights as one array, shape (n, n)."""
-        return (self.a * self.c[None, :]) @ self.b.T  # (n, n)
 
 
 class _Registered(NamedTuple):
@@ -110,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 def rebuild(name: str, static: Mapping[str, Any], weights: Mapping[str, Any]) -> Any:
-    """A registered network from its class name, static fields and weights (arrays, or `Factors` for W).
+    """A registered network from its class name, static fields and weights (arrays, or `LowRank` for W).
 
     Raises:
         RunError: If the class is unknown, or its weights were not kept.
@@ -130,9 +109,9 @@ def rebuild(name: str, static: Mapping[str, Any], weights: Mapping[str, Any]) ->
         raise RunError(f"The Run cannot be made a {name}, because it {problem}; pass like=, a module to be filled.")
     arrays = {}
     for key, value in weights.items():
-        if isinstance(value, Factors) and low_rank is None:
+        if isinstance(value, LowRank) and low_rank is None:
             raise RunError(f"The Run keeps factors of {key} and {name} takes dense weights; use run.weights({key!r}).")
-        if isinstance(value, Factors) and low_rank is not None:
+        if isinstance(value, LowRank) and low_rank is not None:
             arrays[key] = low_rank(*map(jnp.asarray, value))
         else:
             arrays[key] = jnp.asarray(value)
@@ -154,7 +133,7 @@ def fill(like: Any, weights: Mapping[str, Any]) -> Any:
     """
     flat: dict[str, Any] = {}
     for name, value in weights.items():
-        factors = value._asdict() if isinstance(value, Factors) else None
+        factors = value._asdict() if isinstance(value, LowRank) else None
         flat.update({f"{name}.{k}": v for k, v in factors.items()} if factors else {name: value})
     paths, structure = jax.tree_util.tree_flatten_with_path(like)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from zarr.storage import LocalStore, MemoryStore
 
-from tauflow.run.files import cannot_write, sync, temporary, write_through
+from tauflow.run.files import as_path, cannot_write, sync, temporary, write_through
 from tauflow.run.schema import RunError
 
 FORMAT = 1
@@ -51,7 +51,7 @@ def write_atomic_store(dataset: xr.Dataset, path: str | Path) -> Path:
         ...     print(read_store(path).loss.values)
         [1. 1. 1.]
     """
-    path = Path(path)
+    path = as_path(path)
     if os.path.lexists(path):
         raise RunError(f"{path} exists and is never overwritten; choose another path or move it away.")
     files = _as_files(dataset)
@@ -67,6 +67,48 @@ def write_atomic_store(dataset: xr.Dataset, path: str | Path) -> Path:
             raise
         sync(path.parent)
     except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def replace_store(dataset: xr.Dataset, path: str | Path) -> Path:
+    """Write a dataset as a Zarr store over an older one; after a crash at any moment one of both is whole.
+
+    measures.zarr is written as measures.new.zarr, the older store renamed to measures.old.zarr, the new one renamed
+    into its place, and only then the older one removed. What a crash left of these is cleared by the next call.
+
+    Args:
+        dataset: As for `write_atomic_store`.
+        path: The store.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunError: If it cannot be written, or the dataset holds what a store cannot; the older store is then there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for loss in (1.0, 2.0):
+        ...         path = replace_store(xr.Dataset({"loss": loss}), Path(folder) / "measures.zarr")
+        ...     print(float(read_store(path).loss), len(list(Path(folder).iterdir())))
+        2.0 1
+    """
+    path = as_path(path)
+    new, old = (path.with_name(f"{path.stem}.{age}{path.suffix}") for age in ("new", "old"))
+    try:
+        _remove(new)
+        write_atomic_store(dataset, new)
+        if os.path.lexists(path):
+            _remove(old)
+            os.rename(path, old)
+        os.rename(new, path)
+        sync(path.parent)
+        _remove(old)
+    except OSError as error:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            os.rename(old, path)
         raise cannot_write(path, error) from error
     return path
 
@@ -179,7 +221,7 @@ def read_store(path: str | Path) -> xr.Dataset:
         RunError: If there is no such folder, it is no Zarr store or one from elsewhere, or a file of it is
             missing, truncated or changed; the message names the file.
     """
-    path = Path(path)
+    path = as_path(path)
     document = _read_root(path)
     _verify(path, document)
     try:

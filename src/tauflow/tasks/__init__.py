@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from difflib import get_close_matches
 from typing import Any
 
+from tauflow.names import check_name
 from tauflow.tasks.base import Task, Trials
 from tauflow.tasks.cosine import Cosine
 from tauflow.tasks.drawing import as_index, as_sign, as_steps, draw_uniform, one_hot
@@ -37,24 +37,13 @@ def make_task(name: str, **parameters: Any) -> Task:
         200
         >>> make_task("flipflop")
         Traceback (most recent call last):
-        ValueError: There is no task 'flipflop'; did you mean 'flip-flop'? The tasks are flip-flop, mante, ...
+        ValueError: There is no task 'flipflop'; did you mean 'flip-flop'? There are flip-flop, mante, ...
     """
-    if name not in TASKS:
-        tasks = ", ".join(TASKS)
-        raise ValueError(f"There is no task {name!r}; {_did_you_mean(name, TASKS)}The tasks are {tasks}.")
+    check_name("task", name, TASKS)
     known = [field.name for field in dataclasses.fields(TASKS[name])]
     for parameter in parameters:
-        if parameter not in known:
-            raise ValueError(
-                f"Task {name!r} has no setting {parameter!r}; "
-                f"{_did_you_mean(parameter, known)}Its settings are {', '.join(known)}."
-            )
+        check_name("setting", parameter, known, of=name)
     return TASKS[name](**parameters)
-
-
-def _did_you_mean(word: str, known: Any) -> str:
-    close = get_close_matches(str(word).lower(), known, n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 __all__ = [

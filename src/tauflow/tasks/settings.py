@@ -12,10 +12,15 @@ import numpy as np
 _ROUNDING = 1e-6  # so that 0.3 / 0.1 = 2.9999999999999996 counts as 3 steps
 
 
-def _plain(value: Any) -> Any:
-    """Turn array scalars into Python numbers and sequences into tuples, which can be hashed and saved."""
-    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        return tuple(_plain(item) for item in value)
+def plain(value: Any) -> Any:
+    """Turn array scalars into Python numbers and sequences into tuples, which can be hashed and saved.
+
+    Example:
+        >>> plain([np.float32(0.5), range(2)])
+        (0.5, (0, 1))
+    """
+    if isinstance(value, list | tuple | range) or (isinstance(value, np.ndarray) and value.ndim):
+        return tuple(plain(item) for item in value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     return value
@@ -37,7 +42,7 @@ def setting(default: Any) -> Any:
         >>> Pulse(amplitudes=[1, 2]).amplitudes
         (1, 2)
     """
-    return eqx.field(default=default, static=True, kw_only=True, converter=_plain)
+    return eqx.field(default=default, static=True, kw_only=True, converter=plain)
 
 
 def whole_steps(duration: float, dt: float) -> int:
