@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, its exit codes, and one sentence for every mistake."""
 
+import io
 import json
 import os
 import re
@@ -81,6 +82,38 @@ def test_many_seeds_are_summed_up(finished):
     console.file.close()
 
 
+def shown(study):
+    """The table of a study as text."""
+    from tauflow.cli.show import study_table
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(study_table(study))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_diverged_members_have_no_outliers_and_are_left_out(finished, copies):
+    study = tauflow.resume_study(finished[1])
+    last, lost = study.table()
+    last["outliers"] = (1.5 + 0j, 1.2 + 0j)
+    lost.update(status="diverged", stopped_at=3, delta_W_norm=np.nan, final_loss=np.nan, outliers=())
+    text = shown(SimpleNamespace(configuration=study.configuration, table=lambda: [last, lost] * copies))
+    row = next(line for line in text.splitlines() if "eigenvalue outliers" in line)
+    assert row.split("of W")[1].split() == (["1.5", "-"] if copies == 1 else ["2", "2", "2"])
+
+
+def test_when_all_diverge_the_advice_fits_the_cause(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["study", "fixed-point", "--neurons", "40", "--seeds", "2", "--steps", "3"]
+    unstable = call(*small, "--gain", "1.5")
+    assert "the initial networks are unstable" in unstable.stdout and "try a lower --gain" in unstable.stdout
+    assert "--learning-rate" not in unstable.stdout
+    abscissae = tauflow.load("runs/fixed-point-1/run.zarr").data["diverged_spectral_abscissa"].values
+    assert f"a spectral abscissa of {abscissae.min():.3g} or more" in unstable.stdout
+    fast = call(*small, "--gain", "0.5", "--learning-rate", "1e30")
+    assert "try a lower --learning-rate" in fast.stdout and "unstable" not in fast.stdout
+
+
 def test_resume_of_a_finished_study_prints_the_same_table(finished):
     result, folder = finished
     before = {name: content for name, content in files(folder).items() if name.parts[0] in ("run.zarr", "study.json")}
@@ -111,7 +144,7 @@ BAD = [
     (["study", "flip-flop", "--noise", "-1"], "noise is -1.0; it must be a number >= 0"),
     (["study", "flip-flop", "--batch", "0"], "batch is 0; it must be a whole number >= 1"),
     (["study", "flip-flop", "--learning-rate", "0"], "learning_rate is 0.0; it must be a number > 0"),
-    (["study", "flip-flop", "--phi", "tahn"], "phi is 'tahn' (did you mean 'tanh'?)"),
+    (["study", "flip-flop", "--phi", "tahn"], "There is no phi 'tahn'; did you mean 'tanh'?"),
     (["study", "flip-flop", "--optimizer", "lbfgs"], "optimizer is 'lbfgs'; it must be 'adam' or 'sgd'"),
     (["study", "fixed-point", "--target", "inf"], "target is inf; it must be a finite number"),
     (["study", "flip-flop", "--gian", "1"], "No such option: --gian"),
@@ -121,7 +154,7 @@ BAD = [
     (["study", "--resume", "nowhere", "--gain", "0.5"], "--gain came with --resume"),
     (["reproduce"], "Missing argument"),
     (["reproduce", "schuessler2021"], "There is no paper 'schuessler2021'; did you mean 'schuessler2020'?"),
-    (["reproduce", "schuessler2020", "fig99"], "There is no figure of schuessler2020 'fig99'"),
+    (["reproduce", "schuessler2020", "fig99"], "There is no figure 'fig99' of schuessler2020"),
     (["reproduce", "schuessler2020", "fig1", "--seed", "x"], "seed is 'x'; it must be a whole number"),
 ]
 

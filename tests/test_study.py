@@ -1,5 +1,6 @@
 """The main job: its recipes and settings, its numbers against NumPy, resuming, divergence."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from tauflow.learning import Record, network_key
 from tauflow.run import RunError, load
 from tauflow.study import RECIPES, StudyConfiguration, StudyInterrupted, recipe, resume_study, run_study
 from tauflow.study.folders import first_free, make_new
-from tauflow.study.measures import measure, ranks_to_try, updates_to_threshold
+from tauflow.study.measures import evaluation_keys, measure, ranks_to_try, updates_to_threshold
 from tauflow.tasks import TASKS, make_task
 
 SMALL = {"task": "flip-flop", "neurons": 24, "seeds": 2, "steps": 6, "seed": 3, "record": Record(measurements=3)}
@@ -37,7 +38,7 @@ def no_pictures(monkeypatch):
 @pytest.fixture(scope="module")
 def by_hand(small):
     """The measures of each member, recomputed in float64 NumPy with nothing but the weights and the trials."""
-    key = jax.random.split(jax.random.key(SMALL["seed"]))[0]
+    key = evaluation_keys(SMALL["seed"])[0]
     batch = [np.asarray(part, np.float64) for part in make_task("flip-flop").sample(512, key=key)]
     return [_by_hand(small.run, member, *batch) for member in range(2)]
 
@@ -181,10 +182,13 @@ def test_more_seeds_leave_the_first_networks_as_they_are():
         ({"batch": 0}, "batch is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a number > 0"),
         ({"target": float("inf")}, "target is inf; it must be a finite number"),
-        ({"phi": "tahn"}, "did you mean 'tanh'?"),
+        ({"phi": "tahn"}, "There is no phi 'tahn'; did you mean 'tanh'? There are tanh, relu"),
+        ({"phi": ["tanh"]}, "There is no phi"),
         ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs'; it must be 'adam' or 'sgd'"),
-        ({"train": ("W_rec",)}, "train is 'W_rec'"),
+        ({"train": ("W_rec",)}, "There is no field to train 'W_rec'; there are W, W_in, W_out."),
         ({"task": "flipflop"}, "did you mean 'flip-flop'?"),
+        ({"task": ["flip-flop"]}, "There is no task ['flip-flop']"),
+        ({"out": 3}, "The path is 3"),
         ({"record": Record(probes={"norm": lambda network: 0.0})}, "keeps no probes"),
         ({"record": Record(measurements=[0, 99]), "steps": 9}, "the run has 0 to 9"),
     ],
@@ -202,6 +206,18 @@ def test_numpy_numbers_are_numbers():
     assert configuration.gain == 0.5 and configuration.neurons == 8 and configuration.train == ("W",)
     with pytest.raises(ValueError, match="did you mean 'gain'"):
         StudyConfiguration.complete("mante", gian=0.5)
+
+
+def test_no_key_of_the_evaluation_is_a_members():
+    for seed in (0, 3):
+        configuration = StudyConfiguration.complete("mante", seeds=3, seed=seed)
+        root, members = jax.random.key(seed), configuration.keys()
+        used = [root, *members, *map(network_key, members)]
+        used += [jax.random.fold_in(member, update) for member in members for update in range(5)]
+        trials, noise = evaluation_keys(seed)
+        own = [trials, noise, *(jax.random.fold_in(noise, member) for member in range(3))]
+        used, own = ({tuple(jax.random.key_data(key).tolist()) for key in keys} for keys in (used, own))
+        assert len(own) == 5 and not used & own
 
 
 def test_folders_are_new(tmp_path):
@@ -279,6 +295,13 @@ def test_a_finished_study_only_redoes_its_analysis(small, monkeypatch):
     assert again.measures.equals(small.measures) and again.report.exists()
 
 
+def edited(**settings):
+    """The JSON text of a study with some settings changed by hand."""
+    document = json.loads(StudyConfiguration.complete("flip-flop").to_json())
+    document["configuration"] |= settings
+    return json.dumps(document)
+
+
 @pytest.mark.parametrize(
     "content, words",
     [
@@ -287,7 +310,11 @@ def test_a_finished_study_only_redoes_its_analysis(small, monkeypatch):
         ("[1, 2]", "damaged or no configuration"),
         ('{"schema": 9, "configuration": {}}', "schema 9"),
         ('{"schema": 1, "configuration": {"task": "mante"}}', "neurons is missing"),
-        ('{"schema": 1, "configuration": {"task": "mante", "size": 3}}', "size"),
+        ('{"schema": 1, "configuration": {"task": "mante", "size": 3}}', "no setting 'size' of the study"),
+        (edited(phi="foo"), "study.json cannot be used: There is no phi 'foo'"),
+        (edited(train=["W", "W_rec"]), "study.json cannot be used: There is no field to train 'W_rec'"),
+        (edited(task="juggling"), "study.json cannot be used: There is no task 'juggling'"),
+        (edited(measurements=[0, 5000]), "study.json cannot be used: .*the run has 0 to 1000"),
     ],
 )
 def test_a_folder_without_a_study_is_refused(content, words, tmp_path):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from tauflow.cli.progress import ProgressLine
 from tauflow.cli.show import claim_line
+from tauflow.names import check_name
 from tauflow.run import RunError, write_atomic_bytes, write_atomic_store
 from tauflow.study.folders import first_free, make_new
 
@@ -28,14 +28,16 @@ def reproduce_figures(paper: str, figures: Sequence[str], *, quick: bool, seed: 
     """
     from tauflow.papers import PAPERS
 
-    chosen = PAPERS[_known("paper", paper, PAPERS)]
-    names = [_known(f"figure of {paper}", name, chosen.figures) for name in figures] or list(chosen.figures)
+    check_name("paper", paper, PAPERS)
+    chosen = PAPERS[paper]
+    for name in figures:
+        check_name("figure", name, chosen.figures, of=paper)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 to 2147483647, for example seed=0.")
     folder = first_free(REPRODUCTIONS, paper) if out is None else make_new(out)
     errors, console = Console(stderr=True), Console()
     hold = True
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(figures or chosen.figures):
         figure = chosen.figures[name]
         console.print(f"{paper} {name}: {figure.description}", soft_wrap=True, highlight=False, markup=False)
         with ProgressLine(errors) as progress:
@@ -49,21 +51,17 @@ def reproduce_figures(paper: str, figures: Sequence[str], *, quick: bool, seed: 
     return hold
 
 
-def _known(what: str, name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    if name in known:
-        return name
-    close = get_close_matches(name.lower(), known, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"There is no {what} {name!r}; {hint}there are {', '.join(known)}.")
-
-
 def _keep(reproduction: Any, folder: Path) -> None:
     """Write figure.png, data.zarr and claims.json of one figure."""
     from tauflow.plots import save_figure
 
     claims = [
-        {"name": claim.name, "holds": bool(claim.holds), "sentence": claim.sentence, "measured": _plain(claim.measured)}
+        {
+            "name": claim.name,
+            "holds": bool(claim.holds),
+            "sentence": claim.sentence,
+            "measured": _in_json(claim.measured),
+        }
         for claim in reproduction.claims
     ]
     try:
@@ -75,12 +73,12 @@ def _keep(reproduction: Any, folder: Path) -> None:
     write_atomic_bytes(folder / "claims.json", (json.dumps(claims, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _plain(value: Any) -> Any:
+def _in_json(value: Any) -> Any:
     """JSON has neither NumPy's numbers nor NaN."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _in_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_in_json(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
+        return _in_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -79,10 +79,13 @@ def study_table(study: Study) -> Table:
     for i in range(max(len(values) for values in singular)):
         label = f"{'singular values of ΔW' if i == 0 else '':<22}{i + 1}"
         add(label, [values[i] if i < len(values) else math.nan for values in singular])
+    ended = [not math.isnan(row["delta_W_norm"]) for row in rows]  # the others have no final weights
     if few:
-        table.add_row("eigenvalue outliers of W", *[outlier_list(row["outliers"]) for row in rows])
+        told = [outlier_list(row["outliers"]) if final else "-" for row, final in zip(rows, ended, strict=True)]
+        table.add_row("eigenvalue outliers of W", *told)
     else:
-        add("eigenvalue outliers of W", [float(len(row["outliers"])) for row in rows], _whole)
+        counts = [len(row["outliers"]) if final else math.nan for row, final in zip(rows, ended, strict=True)]
+        add("eigenvalue outliers of W", counts, _whole)
     if any(row["status"] != "done" for row in rows):
         told = [row["status"] + (f" at {row['stopped_at']}" if row["stopped_at"] >= 0 else "") for row in rows]
         short = [f"{sum(row['status'] != 'done' for row in rows)} of {len(rows)} not done", "", ""]
@@ -101,9 +104,7 @@ def study_sentences(study: Study) -> list[str]:
     sentences = []
     diverged = statuses.count("diverged")
     if diverged == len(statuses):
-        sentences.append(
-            "All networks diverged, so there are no final weights to measure; try a lower --learning-rate."
-        )
+        sentences.append(f"All networks diverged, so there are no final weights to measure; {_advice(study)}")
     elif diverged:
         sentences.append(f"{diverged} of {len(statuses)} networks diverged and have no final weights to measure.")
     for overlay in study.overlays:
@@ -114,6 +115,19 @@ def study_sentences(study: Study) -> list[str]:
         else:
             sentences.append(f"{overlay.theory_name} applies and is overlaid.")
     return sentences
+
+
+def _advice(study: Study) -> str:
+    """What to try when every network diverged."""
+    data = study.run.data
+    if (data["stopped_at"].values == 0).all() and "diverged_spectral_abscissa" in data:
+        lowest = float(data["diverged_spectral_abscissa"].values.min())
+        if lowest >= 1:
+            return (
+                f"the initial networks are unstable (W has a spectral abscissa of {number(lowest)} or more, and they "
+                "are stable below 1), so try a lower --gain."
+            )
+    return "try a lower --learning-rate."
 
 
 def claim_line(name: str, holds: bool, measured: Mapping[str, Any], sentence: str) -> Text:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import jax
-import numpy as np
 import optax
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tauflow.learning import Record
+from tauflow.names import check_name
 from tauflow.networks import RateRNN
 from tauflow.objectives import MeanSquaredError
 from tauflow.simulate import NONLINEARITIES
 from tauflow.study.recipe import recipe
 from tauflow.tasks import Task, make_task
+from tauflow.tasks.settings import plain
 
 SCHEMA = 1
 _WHOLE = "a whole number >= 1"
@@ -83,8 +82,8 @@ class StudyConfiguration(BaseModel):
         Raises:
             ValueError: If a setting is unknown or out of its range, or settings do not fit together.
         """
-        given = {name: _plain(value) for name, value in given.items() if value is not None}
-        _check_name("phi", given.get("phi", "tanh"), NONLINEARITIES)
+        given = {name: plain(value) for name, value in given.items() if value is not None}
+        check_name("phi", given.get("phi", "tanh"), NONLINEARITIES)
         if record.probes:
             raise ValueError("A study keeps no probes, since it must be able to go on from its folder; use ensemble.")
         bare = make_task(task)
@@ -93,23 +92,28 @@ class StudyConfiguration(BaseModel):
             "task": task, "neurons": 256, "gain": 0.9, "seeds": 4, "seed": 0, "noise": 0.0, "steps": taken.steps,
             "phi": taken.phi, "optimizer": taken.optimizer, "batch": taken.batch, "dt": bare.dt, "train": taken.train,
             "target": float(bare.settings["target_amplitude"]), "learning_rate": 1.0,
-            "weights": _plain(record.weights), "measurements": _plain(record.measurements),
+            "weights": plain(record.weights), "measurements": plain(record.measurements),
         }  # fmt: skip
         made = cls._checked({**defaults, **given})
         if "learning_rate" not in given:
             rate = taken.learning_rate(made.neurons, made.gain, made.target)
             made = made.model_copy(update={"learning_rate": rate})
-        made.make_task()
-        for name in made.train:
-            _check_name("train", name, ("W", "W_in", "W_out"))
-        made.record().measurement_times(made.steps), made.record().snapshot_times(made.steps)
-        return made
+        return made._fitting()
+
+    def _fitting(self) -> StudyConfiguration:
+        """Itself, once its names are known, its task can be made, and what is kept lies within the run."""
+        check_name("phi", self.phi, NONLINEARITIES)
+        self.make_task()
+        for name in self.train:
+            check_name("field to train", name, ("W", "W_in", "W_out"))
+        self.record().measurement_times(self.steps), self.record().snapshot_times(self.steps)
+        return self
 
     @classmethod
     def _checked(cls, values: dict[str, Any]) -> StudyConfiguration:
         unknown = [name for name in values if name not in cls.model_fields]
         for name in unknown:
-            _check_name("A setting of the study", name, cls.model_fields)
+            check_name("setting", name, cls.model_fields, of="the study")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -120,7 +124,8 @@ class StudyConfiguration(BaseModel):
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: If the text is no configuration of a study, or that of a newer tauflow.
+            ValueError: If the text is no configuration of a study, or that of a newer tauflow, or a setting in it is
+                not as `complete` wants it.
         """
         try:
             document = json.loads(text)
@@ -129,7 +134,7 @@ class StudyConfiguration(BaseModel):
             raise ValueError("it is damaged or no configuration of a study; restore it from a copy.") from None
         if schema != SCHEMA:
             raise ValueError(f"it has schema {schema!r} and this tauflow reads {SCHEMA}; upgrade tauflow.")
-        return cls._checked({name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        return cls._checked({name: plain(value) for name, value in values.items()})._fitting()
 
     def to_json(self) -> str:
         """The configuration as JSON text."""
@@ -171,21 +176,6 @@ class StudyConfiguration(BaseModel):
         """What `ensemble` cannot know by itself, as plain values for the attribute `configuration` of the Run."""
         known = {"task", "steps", "train", "weights", "measurements"}
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in known}
-
-
-def _plain(value: Any) -> Any:
-    """NumPy numbers as Python's, arrays and lists as tuples; the rest as it is."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    return tuple(value) if isinstance(value, list | range) else value
-
-
-def _check_name(what: str, name: Any, known: Iterable[str]) -> None:
-    known = list(known)
-    if name not in known:
-        close = get_close_matches(str(name).lower(), known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"{what} is {name!r}{hint}; it must be one of {', '.join(known)}.")
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tauflow.run import RunError
+from tauflow.run.files import as_path
 
 
 def make_new(folder: str | Path) -> Path:
@@ -20,7 +21,7 @@ def make_new(folder: str | Path) -> Path:
         ...     make_new(f"{parent}/study").name
         'study'
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not _made(folder):
         raise RunError(
             f"{folder} exists; choose another folder (--out), or go on with the study in it (--resume {folder})."

@@ -18,6 +18,7 @@ from tauflow.tasks import Task, Trials
 
 EVALUATION_TRIALS = 512
 THRESHOLD = 0.05
+_EVALUATION_KEY = 2**32 - 2  # in `fold_in(key(seed), ...)`, where members take 0, 1, ..., 10**6 - 1
 SINGULAR_VALUES = 10
 #: What every measure is, as the attribute `long_name`, and its unit where it is not a plain number.
 _LONG_NAMES = {
@@ -67,6 +68,15 @@ def updates_to_threshold(loss: NDArray[np.floating], threshold: float = THRESHOL
     return np.where(below.any(axis=-1), below.argmax(axis=-1).astype(np.float64), np.nan)
 
 
+def evaluation_keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """The keys of the batch and of the noise that a study of this seed is measured with.
+
+    No member of the study learns with them or with a key that comes from them: the batch is new to every network.
+    """
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _EVALUATION_KEY))
+    return keys[0], keys[1]
+
+
 def measure(
     run: Run, task: Task, *, gain: float, trials: int = EVALUATION_TRIALS, seed: int = 0, threshold: float = THRESHOLD
 ) -> xr.Dataset:
@@ -94,7 +104,7 @@ def measure(
     Raises:
         ValueError: If the Run keeps no weights.
     """
-    key_trials, key_noise = jax.random.split(jax.random.key(seed))
+    key_trials, key_noise = evaluation_keys(seed)
     batch = task.sample(trials, key=key_trials)
     example = task.example()
     ranks = ranks_to_try(run.data.sizes["unit"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from tauflow.learning import Progress, Record, ensemble
-from tauflow.run import Run, RunError, write_atomic_bytes, write_atomic_store
+from tauflow.run import Run, RunError, replace_store, write_atomic_bytes
+from tauflow.run.files import as_path
 from tauflow.study.configuration import StudyConfiguration
 from tauflow.study.folders import first_free, make_new
 from tauflow.study.measures import EVALUATION_TRIALS, measure
@@ -169,7 +169,7 @@ def resume_study(folder: str | Path, *, task: str | None = None, progress: Liste
         ValueError: If there is no study in the folder or one of another task, or what is there is damaged.
         StudyInterrupted: At a keyboard interrupt.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     path = folder / CONFIGURATION_FILE
     if not path.is_file():
         raise RunError(f"{folder} holds no {CONFIGURATION_FILE}; name a study's folder, for example runs/flip-flop-1.")
@@ -230,9 +230,7 @@ def write_study(study: Study) -> None:
     from tauflow import plots  # Matplotlib and Plotly, only when there is something to draw
     from tauflow.plots.report import write_report
 
-    store = study.folder / "measures.zarr"
-    shutil.rmtree(store, ignore_errors=True)
-    write_atomic_store(study.measures, store)
+    replace_store(study.measures, study.folder / "measures.zarr")
     plots.save_figures(study.folder, run=study.run, measures=study.measures, overlays=study.overlays)
     write_report(
         study.report,
