@@ -289,3 +289,7 @@ def test_weight_change_of_a_batch_is_that_of_each_network():
     batch = theory.weight_change(tau, W0, w, m, target)
     assert batch.shape == (3, 2, 6, 6)
     np.testing.assert_allclose(batch[2, 1], theory.weight_change(0.3, W0[1], w[1], m[1], 2.0), rtol=1e-13)
+
+
+def test_the_exact_flow_at_a_single_late_time_is_the_target():
+    assert abs(theory.zero_gain_flow(50.0, 1.0).readout - 1.0) < 1e-9

@@ -117,7 +117,7 @@ def _integrate(times: FloatArray, target: float) -> FloatArray:
     path = solve_ivp(slope, (0, times[-1]), np.zeros(4), "DOP853", t_eval=times, events=distance, rtol=3e-14, atol=atol)
     if path.status < 0:
         raise RuntimeError(f"The flow for target {target} could not be integrated: {path.message}")
-    A = path.y.T.reshape(-1, 2, 2)  # (time, 2, 2)
+    A = np.asarray(path.y).reshape(4, -1).T.reshape(-1, 2, 2)  # (time, 2, 2)
     if len(A) < len(times):
         end = path.y_events[0][-1].reshape(1, 2, 2)
         A = np.concatenate([A, np.repeat(end, len(times) - len(A), axis=0)])

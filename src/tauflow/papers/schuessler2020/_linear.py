@@ -62,11 +62,8 @@ class LinearTraining:
     ) -> Run:  # fmt: skip
         """Train W, on the exact loss of the fixed point or, if `simulated`, on that of simulated trials."""
 
-        def make_exact(gain: ArrayLike, target: jax.Array | float) -> Callable[..., jax.Array]:
-            def fixed_point_loss(network: RateRNN, key: jax.Array) -> jax.Array:
-                return FixedPointLoss(target, stability="determinant")(network)
-
-            return fixed_point_loss
+        def make_exact(gain: ArrayLike, target: jax.Array | float) -> FixedPointLoss:
+            return FixedPointLoss(target, stability="determinant")
 
         def make_simulated(gain: ArrayLike, target: ArrayLike) -> Callable[..., jax.Array]:
             return lambda network, key: simulated_loss(network, target, duration=self.duration)
