@@ -238,5 +238,5 @@ def write_study(study: Study) -> None:
         measures=study.measures,
         overlays=study.overlays,
         title=f"tauflow study: {study.configuration.task}",
-        configuration=study.run.configuration,
+        configuration={k: v for k, v in study.run.configuration.items() if k not in ("start", "program")},
     )
