@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PARALLEL := --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-slow test-oracles lint benchmarks clean
 
@@ -10,8 +11,8 @@ demo: $(VENV)/.installed
 	$(BIN)/tauflow study flip-flop
 
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -q
-	TAUFLOW_TEST_X64=0 $(BIN)/python -m pytest -q -m "x64off and not slow"
+	$(BIN)/python -m pytest -q $(PARALLEL)
+	TAUFLOW_TEST_X64=0 $(BIN)/python -m pytest -q $(PARALLEL) -m "x64off and not slow"
 
 test-slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -q -m slow
