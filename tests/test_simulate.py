@@ -102,7 +102,7 @@ CASES += [("tanh", kind, dtype) for kind in WEIGHTS[1:] for dtype in DTYPES[:-1]
 
 
 @both_modes
-@pytest.mark.parametrize("phi, kind, dtype", CASES, ids=str)
+@pytest.mark.parametrize("phi, kind, dtype", CASES, ids=lambda phi: getattr(phi, "__name__", phi))
 def test_states_and_gradients_agree_with_autodiff(phi, kind, dtype):
     ours, theirs = both(phi)
     W, drive, x0 = draw(kind, dtype=dtype)
@@ -157,7 +157,9 @@ def test_vmap_over_seeds_gives_each_seed_its_own_result(kind):
 
 @both_modes
 @pytest.mark.parametrize(
-    "phi, kind", [("tanh", WEIGHTS[0]), ("softplus", WEIGHTS[1]), (leaky_tanh, WEIGHTS[2])], ids=str
+    "phi, kind",
+    [("tanh", WEIGHTS[0]), ("softplus", WEIGHTS[1]), (leaky_tanh, WEIGHTS[2])],
+    ids=lambda phi: getattr(phi, "__name__", phi),
 )
 def test_second_derivatives_agree_with_autodiff(phi, kind):
     case = draw(kind, time=4, trials=(2,), n=3)
