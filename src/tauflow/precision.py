@@ -46,6 +46,36 @@ def scope(dtype: str) -> Iterator[None]:
         yield
 
 
+def usable(dtype: Any, action: str) -> str:
+    """Name of a floating-point dtype that arrays can have now.
+
+    Args:
+        dtype: "float32" or "float64", or what NumPy takes for one.
+        action: What was to be done with it, for the message.
+
+    Raises:
+        ValueError: If it is neither, or "float64" while JAX's 64-bit mode is off.
+
+    Example:
+        >>> usable("float32", "draw")
+        'float32'
+    """
+    import jax.numpy as jnp
+
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in DTYPES:
+        raise ValueError(f"dtype is {name!r}; it must be 'float32' or 'float64'.")
+    if name == "float64" and jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            f"dtype is 'float64' but JAX's 64-bit mode is off; use dtype='float32', or {action} inside "
+            "`with tauflow.precision.float64():`."
+        )
+    return name
+
+
 def cast(tree: Any, dtype: str) -> Any:
     """Give every floating-point array of a pytree the dtype `dtype`, passing through NumPy; leave the rest alone.
 

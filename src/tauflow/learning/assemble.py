@@ -55,7 +55,7 @@ def finished(group: Group, data: xr.Dataset, state: State, abscissae: Sequence[f
     flow = all(rate is not None for rate in rates)
     per_update = [np.ones(steps) if not flow or rate is None else rate for rate in rates]
     clock = np.concatenate([np.zeros((len(rates), 1)), np.cumsum(per_update, axis=1)], axis=1)  # (run, steps + 1)
-    data = _with_learning_time(data, clock, "flow" if flow else "update")
+    data = with_learning_time(data, clock, "flow" if flow else "update")
     stopped = ~np.asarray(state.alive)
     at = np.where(stopped, np.asarray(state.update), -1).astype(np.int64)
     norms = data["grad_norm"].values if "grad_norm" in data else np.zeros((len(rates), 0))
@@ -75,7 +75,8 @@ def finished(group: Group, data: xr.Dataset, state: State, abscissae: Sequence[f
     return group._replace(data=data.assign(labels).assign_coords(coordinates))
 
 
-def _with_learning_time(data: xr.Dataset, clock: np.ndarray, unit: str) -> xr.Dataset:
+def with_learning_time(data: xr.Dataset, clock: np.ndarray, unit: str) -> xr.Dataset:
+    """Records with the learning time of each axis, looked up in `clock` (run, position) and given in `unit`."""
     if "loss" not in data:
         nothing = np.zeros((clock.shape[0], 0), np.float32)
         data = data.assign(loss=(("run", "update"), nothing), grad_norm=(("run", "update"), nothing))

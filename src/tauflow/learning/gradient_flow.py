@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import xarray as xr
 from jax import lax
 
-from tauflow.learning.assemble import describe_objective
+from tauflow.learning.assemble import describe_objective, with_learning_time
 from tauflow.learning.groups import check_trained, checked_fields, device_in_words
 from tauflow.learning.member import replace, trained
 from tauflow.learning.record import Record
@@ -108,7 +107,8 @@ def flow(
         attributes = run_attributes(
             "flow", configuration=settings, network=describe_network(network), seed=0, device=device_in_words()
         )
-    return Run(_with_flow_time(data, times).assign_attrs(attributes))
+    data = with_learning_time(data, times[None], "flow").assign_coords(run=np.arange(1))
+    return Run(data.assign_attrs(attributes))
 
 
 class _Problem(eqx.Module):
@@ -227,15 +227,6 @@ def _integrate(
         recorder.add_losses(i, np.full((1, 1), np.nan), np.full((1, 1), np.nan))
         observe(i, params, False)
     return status, stopped_at, params
-
-
-def _with_flow_time(data: xr.Dataset, times: np.ndarray) -> xr.Dataset:
-    axes = {"update": ("update", "tau")}
-    axes |= {dim: (f"{dim}_update", f"tau_{dim}") for dim in ("snapshot", "measurement") if dim in data.dims}
-    for dim, (position, tau) in axes.items():
-        at = data[position].values.astype(np.int64)
-        data = data.assign_coords({position: (dim, at), tau: (("run", dim), times[None, at], {"unit": "flow"})})
-    return data.assign_coords(run=np.arange(1))
 
 
 def _checked_times(duration: float, save_at: Any) -> np.ndarray:

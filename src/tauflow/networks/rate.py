@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tauflow.precision import DTYPES
+from tauflow.precision import usable
 from tauflow.run import register_network
 from tauflow.simulate import nonlinearity, simulate
 
@@ -131,13 +131,7 @@ class RateRNN(eqx.Module):
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
                 raise ValueError(f"{name} is {size!r}; it must be a whole number of at least 1.")
         gain = checked_gain(gain)
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64'.")
-        if dtype == "float64" and jnp.result_type(float) != jnp.float64:
-            raise ValueError(
-                "dtype is 'float64' but JAX's 64-bit mode is off; use dtype='float32', or draw inside "
-                "`with tauflow.precision.float64():`."
-            )
+        dtype = usable(dtype, "draw")
         k_W, k_in, k_out = jax.random.split(key, 3)
         root = math.sqrt(neurons)
         W = (gain / root) * jax.random.normal(k_W, (neurons, neurons), dtype)

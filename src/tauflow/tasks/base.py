@@ -47,7 +47,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from tauflow.precision import DTYPES
+from tauflow.precision import usable
 from tauflow.tasks.settings import check_count, check_dt, check_duration, whole_steps
 
 
@@ -149,7 +149,7 @@ class Task(eqx.Module):
         check_count("trials", trials)
         if not hasattr(key, "dtype"):
             raise ValueError(f"key is {key!r}; it must be a JAX random key, such as jax.random.key(0).")
-        return _draw(self, int(trials), key, _available(dtype))
+        return _draw(self, int(trials), key, usable(dtype, "sample"))
 
     def example(self) -> Trials:
         """Return the one trial that figures show, always the same, in float32.
@@ -210,19 +210,3 @@ def _draw(task: Task, trials: int, key: Array, dtype: str) -> Trials:
 def _row(index: Array | int) -> Array | int:
     """Give an array index a leading time axis; leave a plain integer alone."""
     return index[None] if isinstance(index, jax.Array) and index.ndim else index
-
-
-def _available(dtype: Any) -> str:
-    """Return the name of a usable floating-point dtype, or say why it is not one."""
-    try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    if name not in DTYPES:
-        raise ValueError(f"dtype is {name!r}; it must be 'float32' or 'float64'.")
-    if name == "float64" and jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            "dtype is 'float64' but JAX's 64-bit mode is off; use dtype='float32', or sample inside "
-            "`with tauflow.precision.float64():`."
-        )
-    return name
