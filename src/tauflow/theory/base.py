@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from math import inf, isnan
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import xarray as xr
 
@@ -31,6 +33,33 @@ class Assumption:
     limit: float
     holds: bool
     sentence: str
+
+
+class Found(NamedTuple):
+    """One assumption measured on one member: `measured` must not exceed (or must stay below) `limit`."""
+
+    name: str
+    measured: float
+    limit: float
+    sentence: str
+    strict: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the assumption holds; never where it could not be measured."""
+        return self.measured < self.limit if self.strict else self.measured <= self.limit
+
+
+def worst(found: Iterable[Found]) -> Assumption:
+    """The member on which an assumption fails most, or comes closest to failing."""
+
+    def excess(one: Found) -> float:
+        if isnan(one.measured):
+            return inf
+        return one.measured / one.limit if one.limit > 0 else one.measured
+
+    worst = max(found, key=lambda one: (not one.holds, excess(one)))
+    return Assumption(worst.name, float(worst.measured), float(worst.limit), bool(worst.holds), worst.sentence)
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +11,10 @@ from tauflow.analysis import spectral_radius
 from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 from tauflow.simulate import NONLINEARITIES
+from tauflow.theory.base import Found
 from tauflow.theory.fixed_point import beta, learning_time
-from tauflow.theory.fixed_point_reading import (
-    OBJECTIVE,
-    TASK,
-    Member,
-    name_of,
-    neurons,
-    settings,
-    task_setting,
-)
+from tauflow.theory.fixed_point_reading import OBJECTIVE, TASK, Member
+from tauflow.theory.reading import name_of, neurons, settings, task_setting
 
 TRANSIENT_LIMIT = 0.01  # what may be left of the slowest mode when the output counts
 STEP_LIMIT = 0.1  # one update as a share of the learning time
@@ -28,21 +22,6 @@ FROZEN_LIMIT = 1e-6  # relative change of W_in and W_out
 SPREAD_LIMIT = 0.5  # relative size of the N^-1/2 band
 DEVIATIONS = 5.0  # standard deviations that an overlap of independent vectors may have
 POINTS: Any = np.linspace(-1, 1, 401)
-
-
-class Found(NamedTuple):
-    """One assumption measured on one member: `measured` must not exceed (or must stay below) `limit`."""
-
-    name: str
-    measured: float
-    limit: float
-    sentence: str
-    strict: bool = False
-
-    @property
-    def holds(self) -> bool:
-        """Whether the assumption holds; never where it could not be measured."""
-        return self.measured < self.limit if self.strict else self.measured <= self.limit
 
 
 def linear(run: Run, i: int) -> Found:

@@ -10,9 +10,9 @@ import xarray as xr
 from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 from tauflow.theory import fixed_point, fixed_point_assumptions
-from tauflow.theory.base import Assumption
-from tauflow.theory.fixed_point_assumptions import Found
-from tauflow.theory.fixed_point_reading import Member, member, starts
+from tauflow.theory.base import Assumption, worst
+from tauflow.theory.fixed_point_reading import Member, member
+from tauflow.theory.reading import starts
 
 
 class FixedPointTheory:
@@ -66,24 +66,24 @@ class FixedPointTheory:
         """
         a = fixed_point_assumptions
         every = range(run.n_runs)
-        kind = [_worst(test(run, i) for i in every) for test in (a.linear, a.fixed_point)]
+        kind = [worst(test(run, i) for i in every) for test in (a.linear, a.fixed_point)]
         if not starts(run):
             told = "The run does not keep the dense initial weights of networks with one input and one output."
             return (*kind, Assumption("initial weights", float("nan"), 0.0, False, told))
-        kind.append(_worst(a.only_W(run, i) for i in every))
+        kind.append(worst(a.only_W(run, i) for i in every))
         if not all(assumption.holds for assumption in kind):
             return tuple(kind)
         try:
             members = [member(run, i) for i in every]
         except ValueError as error:
             return (*kind, Assumption("known target", float("nan"), 0.0, False, str(error)))
-        kind.append(_worst(a.stable_start(each) for each in members))
+        kind.append(worst(a.stable_start(each) for each in members))
         if not kind[-1].holds:
             return tuple(kind)
-        kind.append(_worst(a.gradient_flow(run, i, each) for i, each in enumerate(members)))
+        kind.append(worst(a.gradient_flow(run, i, each) for i, each in enumerate(members)))
         for test in (a.unit_vectors, a.independent, a.random_start, a.large):
-            kind.append(_worst(test(each) for each in members))
-        kind.append(_worst(a.small_tau(run, i, each) for i, each in enumerate(members)))
+            kind.append(worst(test(each) for each in members))
+        kind.append(worst(a.small_tau(run, i, each) for i, each in enumerate(members)))
         return tuple(kind)
 
     def predict(self, run: Run) -> xr.Dataset:
@@ -151,15 +151,3 @@ def _reach(tau: FloatArray, each: Member) -> tuple[np.ndarray, FloatArray]:
 def _stack(pairs: Iterable[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
     first, second = zip(*pairs, strict=True)
     return np.stack(first), np.stack(second)
-
-
-def _worst(found: Iterable[Found]) -> Assumption:
-    """The member on which an assumption fails most, or comes closest to failing."""
-
-    def excess(one: Found) -> float:
-        if np.isnan(one.measured):
-            return np.inf
-        return one.measured / one.limit if one.limit > 0 else one.measured
-
-    worst = max(found, key=lambda one: (not one.holds, excess(one)))
-    return Assumption(worst.name, float(worst.measured), float(worst.limit), bool(worst.holds), worst.sentence)
