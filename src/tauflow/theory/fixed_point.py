@@ -137,8 +137,8 @@ def readout(tau: ArrayLike, gain: ArrayLike, target: ArrayLike, order: int = 3) 
         ValueError: If an argument is out of range or the shapes do not broadcast.
 
     Assumes: gradient flow on W, large N, t small enough (no later than the learning time).
-    Source: schuessler2020, supplement Eqs. 15, 24, 48. Deviation from print: none in the result (44 should
-        read [[1-x, -y], [-y, 1]], and 26 wᵀB for wᵀBᵀ).
+    Source: schuessler2020, supplement Eqs. 15, 24, 48. Deviation from print: none in the results (on the way,
+        44 should read [[1-x, -y], [-y, 1]], and 26 wᵀB where it has wᵀBᵀ).
 
     Example:
         >>> round(float(readout(0.1, gain=0.6, target=0.5)), 6)

@@ -41,9 +41,9 @@ def weight_change(
         ValueError: If an argument is out of range, the shapes do not fit, or I - W0 is singular.
 
     Assumes: gradient flow on W; w, m and W0 independent; large N; small tau.
-    Source: schuessler2020, supplement Eqs. 8, 20, 27, 28. Deviation from print: 21 and 22 have wᵀB for wᵀBᵀ
-        in the right factor; 28 has W₃ for the second W₂ and wᵀB in the right factor; 30 lacks a factor Bᵀ at
-        its end.
+    Source: schuessler2020, supplement Eqs. 8, 20-22, 27-32. Deviation from print: wᵀB in the right factors of
+        21, 22 and 28 (third line), where the print has wᵀBᵀ; W₃ in the cubic term of 28 (first line), where it
+        has W₂ a second time.
 
     Example:
         >>> w, m = np.eye(4)[0], np.eye(4)[1]

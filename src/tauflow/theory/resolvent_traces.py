@@ -144,7 +144,8 @@ def word_trace(gain: ArrayLike, i: int, j: int, k: int = 0, l: int = 0) -> Float
 
     Assumes: independent Gaussian entries of variance g²/N; corrections are of order 1/N.
     Source: schuessler2020, supplement Eqs. 83-85, 92, 105. Deviation from print: the correction to Eq. 85 is
-        (g^K/N)(1 + O(1/N)) for every even K and 0 for odd K, not of order N^(1-K/2); the limit is the same.
+        (g^K/N)(1 + O(1/N)) for every even K and 0 for odd K, not of order N^(1-K/2), and so is that to 91, with
+        L - K for K; the limits are the same.
 
     Example:
         >>> float(word_trace(0.5, 1, 1))
