@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from tauflow.objectives import FixedPointLoss, MeanSquaredError
     from tauflow.run import Run, load, merge
     from tauflow.study import Study, resume_study, run_study
-    from tauflow.tasks import Cosine, FixedPoint, FlipFlop, Mante, Romo
+    from tauflow.tasks import (
+        Cosine,
+        DampedOscillator,
+        ExponentialSum,
+        FixedPoint,
+        FlipFlop,
+        LeakyIntegrator,
+        Mante,
+        Romo,
+        SampledFilter,
+    )
 
 __version__ = "0.1.0"
 
@@ -25,21 +35,28 @@ _HOMES = {
     "tauflow.objectives": ("FixedPointLoss", "MeanSquaredError"),
     "tauflow.run": ("Run", "load", "merge"),
     "tauflow.study": ("Study", "resume_study", "run_study"),
-    "tauflow.tasks": ("Cosine", "FixedPoint", "FlipFlop", "Mante", "Romo"),
-}
+    "tauflow.tasks": (
+        "Cosine", "DampedOscillator", "ExponentialSum", "FixedPoint", "FlipFlop", "LeakyIntegrator", "Mante", "Romo",
+        "SampledFilter",
+    ),
+}  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Cosine",
+    "DampedOscillator",
+    "ExponentialSum",
     "FixedPoint",
     "FixedPointLoss",
     "FlipFlop",
+    "LeakyIntegrator",
     "Mante",
     "MeanSquaredError",
     "RateRNN",
     "Record",
     "Romo",
     "Run",
+    "SampledFilter",
     "Study",
     "descend",
     "ensemble",

@@ -87,6 +87,7 @@ RECIPES: dict[str, Recipe] = {
         phi="identity", optimizer="sgd", train=("W",), steps=1000, batch=1,
         learning_rate=cosine_rate, tied_readout=True, deterministic=True,
     ),
+    **dict.fromkeys(("leaky-integrator", "oscillator", "exponential-sum", "sampled-filter"), Recipe(phi="identity")),
 }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from tauflow.names import check_name
 from tauflow.tasks.base import Task, Trials
 from tauflow.tasks.cosine import Cosine
 from tauflow.tasks.drawing import as_index, as_sign, as_steps, draw_uniform, one_hot
+from tauflow.tasks.exponential_filters import DampedOscillator, ExponentialSum, LeakyIntegrator
+from tauflow.tasks.filters import FilterTask, Realisation, SampledFilter
 from tauflow.tasks.fixed_point import FixedPoint
 from tauflow.tasks.flip_flop import FlipFlop
 from tauflow.tasks.mante import COHERENCES, SIGNS, Mante
@@ -16,7 +18,12 @@ from tauflow.tasks.romo import Romo
 from tauflow.tasks.settings import setting
 
 #: The tasks by name.
-TASKS: dict[str, type[Task]] = {task.name: task for task in (FlipFlop, Mante, Romo, FixedPoint, Cosine)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        FlipFlop, Mante, Romo, FixedPoint, Cosine, LeakyIntegrator, DampedOscillator, ExponentialSum, SampledFilter,
+    )
+}  # fmt: skip
 
 
 def make_task(name: str, **parameters: Any) -> Task:
@@ -51,10 +58,16 @@ __all__ = [
     "SIGNS",
     "TASKS",
     "Cosine",
+    "DampedOscillator",
+    "ExponentialSum",
+    "FilterTask",
     "FixedPoint",
     "FlipFlop",
+    "LeakyIntegrator",
     "Mante",
+    "Realisation",
     "Romo",
+    "SampledFilter",
     "Task",
     "Trials",
     "as_index",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
@@ -19,18 +20,22 @@ def plain(value: Any) -> Any:
         >>> plain([np.float32(0.5), range(2)])
         (0.5, (0, 1))
     """
-    if isinstance(value, list | tuple | range) or (isinstance(value, np.ndarray) and value.ndim):
+    if isinstance(value, list | tuple | range):
         return tuple(plain(item) for item in value)
+    if getattr(value, "ndim", 0) > 0:
+        return plain(np.asarray(value).tolist())
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     return value
 
 
-def setting(default: Any) -> Any:
-    """Declare a setting of a task: a constant of the configuration, given by keyword, never differentiated.
+def setting(default: Any, *, positional: bool = False, converter: Callable[[Any], Any] = plain) -> Any:
+    """Declare a setting of a task: a constant of the configuration, never differentiated.
 
     Args:
         default: The value used when none is given. Lists become tuples, array scalars Python numbers.
+        positional: Whether it can also be given by its place, before all that are given by keyword alone.
+        converter: Brings what was given into the form that is kept, which can be hashed and written as JSON.
 
     Returns:
         The field to assign in the class body, as in `delay: float = setting(5.0)`.
@@ -42,7 +47,7 @@ def setting(default: Any) -> Any:
         >>> Pulse(amplitudes=[1, 2]).amplitudes
         (1, 2)
     """
-    return eqx.field(default=default, static=True, kw_only=True, converter=plain)
+    return eqx.field(default=default, static=True, kw_only=not positional, converter=converter)
 
 
 def whole_steps(duration: float, dt: float) -> int:
@@ -137,6 +142,30 @@ def check_amplitude(name: str, value: Any) -> None:
     """
     if not is_number(value):
         raise ValueError(f"{name} is {value!r}; it must be a finite number, for example {name}=0.5.")
+
+
+def check_numbers(name: str, values: Any, *, fewest: int = 1) -> None:
+    """Check a sequence of numbers.
+
+    Args:
+        name: What the user calls it.
+        values: What the user gave.
+        fewest: The smallest number of them allowed.
+
+    Raises:
+        ValueError: If `values` is not a tuple of finite numbers, or is shorter.
+
+    Example:
+        >>> check_numbers("values", (1.0, float("nan")))
+        Traceback (most recent call last):
+        ValueError: values[1] is nan; values must be finite numbers, at least 1 of them.
+    """
+    wanted = f"finite numbers, at least {fewest} of them"
+    if not isinstance(values, tuple) or len(values) < fewest:
+        raise ValueError(f"{name} is {values!r}; it must be a sequence of {wanted}.")
+    for index, value in enumerate(values):
+        if not is_number(value):
+            raise ValueError(f"{name}[{index}] is {value!r}; {name} must be {wanted}.")
 
 
 def check_count(name: str, value: Any) -> None:
