@@ -10,6 +10,8 @@ from tauflow.analysis.arguments import FloatArray, real_array
 GAIN = "a number in [0, 1), for example gain=0.6: at gain 1 the linear network loses its stability"
 TAU = "a learning time >= 0, for example tau=0.1"
 TARGET = "a finite number, for example target=0.5"
+SIGMA = "a number in (0, 1), for example sigma=0.8: at sigma 1 the linear network loses its stability"
+TIME = "a time >= 0 in membrane times, for example"
 
 
 def as_gain(gain: ArrayLike) -> FloatArray:
@@ -44,6 +46,30 @@ def as_target(target: ArrayLike) -> FloatArray:
         array(-2.)
     """
     return real_array("target", target, wanted=TARGET)
+
+
+def as_sigma(sigma: ArrayLike) -> FloatArray:
+    """Check a standard deviation of weights (or an array of them) and return it as float64.
+
+    Example:
+        >>> as_sigma(0.8)
+        array(0.8)
+    """
+    values = real_array("sigma", sigma, wanted=SIGMA)
+    _refuse("sigma", values, (values <= 0) | (values >= 1), SIGMA)
+    return values
+
+
+def as_time(name: str, t: ArrayLike) -> FloatArray:
+    """Check a time (or an array of them) and return it as float64.
+
+    Example:
+        >>> as_time("t", [0, 1])
+        array([0., 1.])
+    """
+    values = real_array(name, t, wanted=f"{TIME} {name}=0.5")
+    _refuse(name, values, values < 0, f"{TIME} {name}=0.5")
+    return values
 
 
 def as_order(order: int, highest: int) -> int:
