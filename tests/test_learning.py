@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from tauflow.learning import Record, descend, descent, ensemble, flow, gradient_flow, member, network_key
+from tauflow.learning import Record, descend, descent, ensemble, flow, member, network_key
 from tauflow.learning.rates import plain_rates
 from tauflow.networks import RateRNN
 from tauflow.objectives import FixedPointLoss, MeanSquaredError
@@ -261,14 +261,52 @@ def test_flow_follows_a_known_exact_path_with_its_rates():
     assert np.allclose(run.data.loss[0, 0], 0.5 * (W0**2).sum() + 0.5 * (W_in0**2).sum())
 
 
-def test_flow_in_pieces_equals_flow_at_once(monkeypatch):
+def test_what_a_flow_records_changes_nothing_of_its_path():
     network, settings = linear(), {"duration": 1.0, "train": ("W",), "rtol": 1e-10, "atol": 1e-12}
-    whole = flow(network, FixedPointLoss(1.0), **settings)
-    monkeypatch.setattr(gradient_flow, "_BYTES_AT_ONCE", 12 * 12 * 8 * 7)
-    pieces = flow(network, FixedPointLoss(1.0), **settings)
-    assert np.abs(whole.data.loss - pieces.data.loss).max() < 1e-8
-    later = flow(network, FixedPointLoss(1.0), save_at=[0.5, 1.0], **settings)
-    assert np.allclose(later.data.loss[0], whole.data.loss[0, [50, 100]], atol=1e-8)
+    whole = flow(network, FixedPointLoss(1.0), **settings, record=Record(weights="all", measurements=101))
+    ends = flow(network, FixedPointLoss(1.0), save_at=[1.0], **settings, record=Record(measurements=0))
+    assert same(whole.weights("W"), ends.weights("W"))
+    later = flow(network, FixedPointLoss(1.0), save_at=[0.5, 0.7], **settings)
+    assert np.allclose(later.data.loss[0], whole.data.loss[0, [50, 70]], rtol=0, atol=1e-10)
+    for point in (50, 70):  # loss and gradient norm are those of the weights there
+        there = whole.weights("W", snapshot=point)
+        exact = FixedPointLoss(1.0)(eqx.tree_at(lambda net: net.W, cast64(network), jnp.asarray(there)), None)
+        assert np.isclose(float(exact), float(whole.data.loss[0, point]), rtol=1e-12)
+
+
+def cast64(network):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), network)
+
+
+def test_a_flow_evaluates_its_objective_once_a_stage_and_once_a_saved_point():
+    def evaluations(points):
+        calls = []
+
+        def loss(net, key):
+            jax.debug.callback(lambda: calls.append(1))
+            return 0.5 * (net.W**2).sum()
+
+        save_at, record = np.linspace(0, 1, points), Record(measurements=0)
+        flow(linear(), loss, duration=1.0, train=("W",), save_at=save_at, record=record)
+        jax.effects_barrier()
+        return len(calls)
+
+    few = evaluations(2)
+    assert evaluations(101) == few + 99
+    assert (few - 2) % 13 <= 3 and few < 13 * 12  # 13 a step, and a few to begin with
+
+
+def test_a_flow_that_takes_too_many_steps_is_interrupted():
+    run = flow(linear(), FixedPointLoss(1.0), duration=1.0, train=("W",), max_steps=4)
+    stop = int(run.data.stopped_at[0])
+    assert run.data.status.values.tolist() == ["interrupted"] and 0 < stop < 100
+    assert np.isfinite(run.data.loss[0, :stop]).all() and np.isnan(run.data.loss[0, stop:]).all()
+
+
+def test_a_flow_tells_its_progress():
+    seen = []
+    flow(linear(), FixedPointLoss(1.0), duration=1.0, train=("W",), save_at=[0.0, 0.5, 1.0], progress=seen.append)
+    assert [news.update for news in seen] == [1, 2, 3] and seen[-1].done == 1 and seen[-1].running == 0
 
 
 class Cliff(eqx.Module):

@@ -1,10 +1,16 @@
-r"""Gradient flow, $d\theta/d\tau = -\eta_\theta\,\partial L/\partial\theta$, integrated adaptively in float64."""
+r"""Gradient flow, $d\theta/d\tau = -\eta_\theta\,\partial L/\partial\theta$, integrated adaptively in float64.
+
+The integrator steps as far as its tolerances let it, whatever is to be recorded. Within a step the weights are known
+at every time (dense output of the Runge-Kutta method), so recording changes nothing of the path: at each saved time
+inside the step, loss and gradient norm are computed where the weights are, and the weights themselves come to the host
+only for a snapshot or a measurement. Memory is that of one step, about 20 copies of the weights.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -12,17 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
 from tauflow.learning.assemble import describe_objective, with_learning_time
 from tauflow.learning.groups import check_trained, checked_fields, device_in_words
 from tauflow.learning.member import replace, trained
+from tauflow.learning.progress import Progress, Reporter
 from tauflow.learning.record import Record
 from tauflow.learning.recorder import WEIGHT_FIELDS, Recorder, spectral_abscissa_of
 from tauflow.precision import cast, scope
 from tauflow.run import Run, describe_network, run_attributes
 
-_BYTES_AT_ONCE = 2**28  # saved weights held on the device between two looks at the host
+_FIRST_STEP = 1e-4  # of the duration; the controller makes it ten times longer with every step that is good
 _FEWEST_STEP = 1e-13  # of the duration: a step that must be shorter means that the flow goes no further
 
 
@@ -39,6 +45,7 @@ def flow(
     key: jax.Array | None = None,
     record: Record = Record(),
     max_steps: int = 100_000,
+    progress: Callable[[Progress], None] | None = None,
     configuration: Mapping[str, Any] | None = None,
 ) -> Run:
     r"""Follow the gradient flow of a loss, $d\theta/d\tau = -\eta_\theta\,\partial L/\partial\theta$, in float64.
@@ -59,8 +66,10 @@ def flow(
         rtol: Relative tolerance of a step.
         atol: Absolute tolerance of a step.
         key: JAX random key for a sampled loss; a fixed one by default.
-        record: What to keep; its updates count the saved points, from 0 to len(save_at) - 1.
-        max_steps: Most steps of the integrator between two looks at the host; beyond it the run ends as "interrupted".
+        record: What to keep; its updates count the saved points, from 0 to len(save_at) - 1. It changes nothing of
+            the path.
+        max_steps: Most steps of the integrator; beyond it the run ends as "interrupted".
+        progress: Called with a `Progress` at every saved point, which counts as an update there.
         configuration: Plain values to store with the run.
 
     Returns:
@@ -78,6 +87,49 @@ def flow(
         >>> bool(abs(ratio - np.exp(-1.0)).max() < 1e-8)
         True
     """
+    plan = planned(
+        network, duration=duration, save_at=save_at, train=train, rates=rates, rtol=rtol, atol=atol,
+        max_steps=max_steps, record=record,
+    )  # fmt: skip
+    reporter = Reporter(progress, 1, len(plan.times))
+    with scope("float64"):
+        return follow(
+            cast(network, "float64"),
+            cast(objective, "float64"),
+            plan,
+            key=jax.random.key(0) if key is None else key,
+            reporter=reporter,
+            configuration=configuration or {},
+        )
+
+
+class Plan(NamedTuple):
+    """How to flow: times to save, fields and their rates, tolerances, what to record; all checked."""
+
+    times: np.ndarray
+    train: tuple[str, ...]
+    rates: dict[str, float]
+    duration: float
+    rtol: float
+    atol: float
+    max_steps: int
+    record: Record
+
+    def describe(self) -> dict[str, Any]:
+        """What the Run keeps of it."""
+        kept = {"train": list(self.train), "rates": self.rates, "duration": self.duration, "dtype": "float64"}
+        return kept | {"rtol": self.rtol, "atol": self.atol, "optimizer": "gradient flow"}
+
+
+def planned(
+    network: Any, *, duration: Any, save_at: Any, train: Any, rates: Any, rtol: Any, atol: Any, max_steps: Any,
+    record: Record,
+) -> Plan:  # fmt: skip
+    """Check the settings of a flow, see `flow`.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
     times = _checked_times(duration, save_at)
     for name, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
         if not (isinstance(value, (int, float, np.number)) and 0 < value < math.inf):
@@ -85,30 +137,44 @@ def flow(
     train = checked_fields(train)
     check_trained(network, train)
     speed = {name: 1.0 for name in train} | _checked_rates(rates or {}, train)
-    with scope("float64"):
-        network, objective = cast(network, "float64"), cast(objective, "float64")
-        key = jax.random.key(0) if key is None else key
-        problem = _Problem(network, objective, {name: jnp.asarray(rate) for name, rate in speed.items()}, key)
-        recorder = Recorder([network], (*WEIGHT_FIELDS, *train), record.probes)
-        status, stopped_at, last = _integrate(problem, train, times, (rtol, atol, max_steps), record, recorder)
-        labels = {
-            "status": ("run", np.array([status])),
-            "stopped_at": ("run", np.array([stopped_at], np.int64)),
-            "seed": ("run", np.array([0], np.int64)),
-        }
-        data = recorder.take().assign(labels)
-        if status == "diverged":
-            abscissa = spectral_abscissa_of(replace(network, last))
-            data["diverged_spectral_abscissa"] = ("run", np.array([abscissa]))
-            data["diverged_grad_norm"] = ("run", np.array([float(_loss_and_norm(problem, last)[1])]))
-        details = {"train": list(train), "rates": speed, "duration": float(duration), "dtype": "float64"}
-        details |= {"rtol": rtol, "atol": atol, "optimizer": "gradient flow"}
-        settings = {**describe_objective(objective), **details, **(configuration or {})}
-        attributes = run_attributes(
-            "flow", configuration=settings, network=describe_network(network), seed=0, device=device_in_words()
-        )
-    data = with_learning_time(data, times[None], "flow").assign_coords(run=np.arange(1))
-    return Run(data.assign_attrs(attributes))
+    return Plan(times, train, speed, float(duration), float(rtol), float(atol), int(max_steps), record)
+
+
+def follow(
+    network: Any,
+    objective: Callable[[Any, jax.Array], jax.Array],
+    plan: Plan,
+    *,
+    key: jax.Array,
+    reporter: Reporter,
+    configuration: Mapping[str, Any],
+) -> Run:
+    """Do what `flow` does, by a plan, for one member of as many as the reporter knows of.
+
+    Call it within `scope("float64")`, with a network and an objective of float64 arrays.
+    """
+    rates = {name: jnp.asarray(rate) for name, rate in plan.rates.items()}
+    problem = _Problem(network, objective, rates, key)
+    recorder = Recorder([network], (*WEIGHT_FIELDS, *plan.train), plan.record.probes)
+    reporter.start_group(1, 0)
+    status, stopped_at, last = _integrate(problem, plan, recorder, reporter)
+    stopped = status == "diverged"
+    reporter.end_group(np.array([not stopped]))
+    at_stop = (float(_loss_and_norm(problem, last)[1]), spectral_abscissa_of(replace(network, last)))
+    norm, abscissa = at_stop if stopped else (np.nan, np.nan)
+    labels = {
+        "status": ("run", np.array([status])),
+        "stopped_at": ("run", np.array([stopped_at], np.int64)),
+        "seed": ("run", np.array([0], np.int64)),
+        "diverged_grad_norm": ("run", np.array([norm])),
+        "diverged_spectral_abscissa": ("run", np.array([abscissa])),
+    }
+    settings = {**describe_objective(objective), **plan.describe(), **configuration}
+    attributes = run_attributes(
+        "flow", configuration=settings, network=describe_network(network), seed=0, device=device_in_words()
+    )
+    data = with_learning_time(recorder.take().assign(labels), plan.times[None], "flow")
+    return Run(data.assign_coords(run=np.arange(1)).assign_attrs(attributes))
 
 
 class _Problem(eqx.Module):
@@ -118,6 +184,35 @@ class _Problem(eqx.Module):
     objective: Any
     rates: dict[str, jax.Array]
     key: jax.Array
+
+
+class _Tolerances(NamedTuple):
+    """What a step must keep to, as arrays, so that a compiled step serves all of them."""
+
+    rtol: jax.Array
+    atol: jax.Array
+    first: jax.Array  # length of the first step
+    shortest: jax.Array  # that a step may have
+    last: jax.Array  # time at which to end
+
+
+class _State(NamedTuple):
+    """Where the integrator is: the step to try next, and what it starts from."""
+
+    begin: jax.Array
+    end: jax.Array
+    params: dict[str, Any]
+    solver: Any
+    controller: Any
+
+
+class _Tried(NamedTuple):
+    """A step that was tried: whether it is good, whether no step can be, what follows, and the weights within it."""
+
+    good: jax.Array
+    hopeless: jax.Array
+    following: _State
+    within: dict[str, Any]
 
 
 def _loss(problem: _Problem, params: dict[str, Any]) -> jax.Array:
@@ -140,93 +235,119 @@ def _loss_and_norm(problem: _Problem, params: dict[str, Any]) -> tuple[jax.Array
     return loss, optax.tree.norm(gradient)
 
 
-@eqx.filter_jit
-def _piece(
-    problem: _Problem, params: dict[str, Any], times: jax.Array, dt0: jax.Array, tolerances: tuple[float, float, int]
-) -> tuple[Any, jax.Array, jax.Array, Any, jax.Array]:
-    """Integrate from times[0] to times[-1]: saved params, their losses and norms, the outcome, the last step."""
-    rtol, atol, max_steps = tolerances
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_velocity),
-        diffrax.Dopri8(),
-        t0=times[0],
-        t1=times[-1],
-        dt0=dt0,
-        y0=params,
-        args=problem,
-        saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.PIDController(
-            rtol=rtol, atol=atol, dtmin=_FEWEST_STEP * jnp.maximum(times[-1], 1e-300), force_dtmin=False
-        ),
-        max_steps=max_steps,
-        throw=False,
+_SOLVER, _TERM = diffrax.Dopri8(), diffrax.ODETerm(_velocity)
+
+
+def _controller(tolerances: _Tolerances) -> diffrax.PIDController:
+    return diffrax.PIDController(
+        rtol=tolerances.rtol, atol=tolerances.atol, dtmin=tolerances.shortest, force_dtmin=False
     )
 
-    def measure(saved: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-        loss, gradient = jax.value_and_grad(_loss, argnums=1)(problem, saved)
-        return loss, optax.tree.norm(gradient)
 
-    losses, norms = lax.map(measure, solution.ys)
-    step = (times[-1] - times[0]) / jnp.maximum(solution.stats["num_accepted_steps"], 1)
-    return solution.ys, losses, norms, solution.result, step
+@eqx.filter_jit
+def _start(problem: _Problem, params: dict[str, Any], tolerances: _Tolerances) -> _State:
+    """The state at learning time 0."""
+    begin, order = jnp.zeros(()), _SOLVER.error_order(_TERM)
+    end, controller = _controller(tolerances).init(
+        _TERM, begin, tolerances.last, params, tolerances.first, problem, _SOLVER.func, order
+    )
+    return _State(begin, end, params, _SOLVER.init(_TERM, begin, end, params, problem), controller)
 
 
-def _integrate(
-    problem: _Problem,
-    train: tuple[str, ...],
-    times: np.ndarray,
-    tolerances: tuple[float, float, int],
-    record: Record,
-    recorder: Recorder,
-) -> tuple[str, int, dict[str, Any]]:
-    """Go through all saved times, piece by piece; status, where it stopped (-1 if not) and the last weights."""
-    params = trained(problem.network, train)
+@eqx.filter_jit
+def _try(problem: _Problem, state: _State, tolerances: _Tolerances) -> _Tried:
+    """Try the next step; one that is no good is to be tried again as the state that follows, from where it began."""
+    params, error, within, solver, _ = _SOLVER.step(
+        _TERM, state.begin, state.end, state.params, problem, state.solver, made_jump=False
+    )
+    error = jax.tree.map(lambda leaf: jnp.where(jnp.isnan(leaf), jnp.inf, leaf), error)
+    good, begin, end, _, controller, result = _controller(tolerances).adapt_step_size(
+        state.begin, state.end, state.params, params, problem, error, _SOLVER.error_order(_TERM), state.controller
+    )
+    nearly = tolerances.last - 1e-14 * tolerances.last  # no last step of a few roundings
+    end = jnp.where(end > nearly, jnp.where(good, tolerances.last, 0.5 * (begin + tolerances.last)), end)
+    hopeless = result != diffrax.RESULTS.successful
+    return _Tried(good, hopeless, _State(begin, end, params, solver, controller), within)
+
+
+@eqx.filter_jit
+def _look(
+    problem: _Problem, begin: jax.Array, end: jax.Array, within: dict[str, Any], tau: jax.Array
+) -> tuple[dict[str, Any], jax.Array, jax.Array]:
+    """Weights, loss and gradient norm at a time within a step."""
+    params = _SOLVER.interpolation_cls(t0=begin, t1=end, **within).evaluate(tau)
+    return params, *_loss_and_norm(problem, params)
+
+
+class _Notebook:
+    """Writes down saved points one after the other: into the recorder what is due, to the reporter how far it is."""
+
+    def __init__(self, problem: _Problem, plan: Plan, recorder: Recorder, reporter: Reporter):
+        last = len(plan.times) - 1
+        self._times, self._network = plan.times, problem.network
+        self._recorder, self._reporter = recorder, reporter
+        self._measurements = set(plan.record.measurement_times(last))
+        self._snapshots = set(plan.record.snapshot_times(last))
+        self.next = 0  # position of the next point to save
+
+    @property
+    def full(self) -> bool:
+        """Whether all points are saved."""
+        return self.next == len(self._times)
+
+    def due(self, tau: float) -> bool:
+        """Whether the next point lies at `tau` or before it."""
+        return not self.full and bool(self._times[self.next] <= tau)
+
+    def write(self, params: dict[str, Any], loss: Any, norm: Any, *, alive: bool = True) -> None:
+        """Save the next point."""
+        i, self.next = self.next, self.next + 1
+        here, losses = np.array([alive]), np.full((1, 1), float(loss))
+        self._recorder.add_losses(i, losses, np.full((1, 1), float(norm)))
+        if i in self._snapshots or i in self._measurements:
+            now = [replace(self._network, jax.tree.map(np.asarray, params))]
+            if i in self._snapshots:
+                self._recorder.keep_weights(i, now, here)
+            if i in self._measurements:
+                self._recorder.measure(i, now, here)
+        if alive:
+            self._reporter.chunk(i + 1, here, losses, 1)
+
+
+def _integrate(problem: _Problem, plan: Plan, recorder: Recorder, reporter: Reporter) -> tuple[str, int, Any]:
+    """Step through all saved times; status, the point where it stopped (-1 if not) and the last weights."""
+    params, times = trained(problem.network, plan.train), plan.times
     loss, norm = _loss_and_norm(problem, params)
     if not (np.isfinite(loss) and np.isfinite(norm)):
         raise ValueError(
             f"the loss at the start is {float(loss)} and its gradient norm {float(norm)}; flow needs finite ones."
         )
-    last = len(times) - 1
-    measurements, snapshots = set(record.measurement_times(last)), set(record.snapshot_times(last))
-
-    def observe(i: int, params: dict[str, Any], finite: bool) -> None:
-        now, alive = [replace(problem.network, jax.tree.map(np.asarray, params))], np.array([finite])
-        if i in snapshots:
-            recorder.keep_weights(i, now, alive)
-        if i in measurements:
-            recorder.measure(i, now if finite else [problem.network], alive)
-
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    at_once = max(2, int(_BYTES_AT_ONCE // size))
-    edges = np.concatenate([[0.0], times]) if times[0] > 0 else times
-    offset = len(edges) - len(times)  # 1 if the start itself is not to be saved
-    step = jnp.asarray(0.01 * float(edges[1] - edges[0]) if len(edges) > 1 else 1.0)
-    if not offset:
-        recorder.add_losses(0, np.full((1, 1), float(loss)), np.full((1, 1), float(norm)))
-        observe(0, params, True)
-    status, stopped_at, begin = "done", -1, 0
-    while begin < len(edges) - 1:
-        end = min(begin + at_once, len(edges) - 1)
-        if status != "done":
-            break
-        piece = jnp.asarray(edges[begin : end + 1])
-        saved, losses, norms, result, step = _piece(problem, params, piece, step, tolerances)
-        losses, norms = np.asarray(losses), np.asarray(norms)
-        for j in range(1, end - begin + 1):
-            i = begin + j - offset
-            finite = bool(np.isfinite(losses[j]))
-            if finite:
-                params = jax.tree.map(lambda leaf, j=j: leaf[j], saved)
-            elif status == "done":
-                short = result == diffrax.RESULTS.max_steps_reached
-                status, stopped_at = "interrupted" if bool(short) else "diverged", i
-            recorder.add_losses(i, *(np.full((1, 1), float(v[j]) if finite else np.nan) for v in (losses, norms)))
-            observe(i, params, finite)
-        begin = end
-    for i in range(begin + 1 - offset, last + 1):
-        recorder.add_losses(i, np.full((1, 1), np.nan), np.full((1, 1), np.nan))
-        observe(i, params, False)
-    return status, stopped_at, params
+    notebook = _Notebook(problem, plan, recorder, reporter)
+    if times[0] == 0:
+        notebook.write(params, loss, norm)
+    first, shortest = (max(share * plan.duration, 1e-300) for share in (_FIRST_STEP, _FEWEST_STEP))
+    tolerances = _Tolerances(*map(jnp.asarray, (plan.rtol, plan.atol, first, shortest, times[-1])))
+    state, status, steps = _start(problem, params, tolerances), "done", 0
+    while not notebook.full and status == "done":
+        tried = _try(problem, state, tolerances)
+        steps += 1
+        good, begin, end, after = bool(tried.good), state.begin, state.end, tried.following
+        state = after if good else state._replace(end=after.end, controller=after.controller)
+        reached = float(end) if good else -math.inf
+        while notebook.due(reached):
+            seen = _look(problem, begin, end, tried.within, jnp.asarray(times[notebook.next]))
+            if not np.isfinite(seen[1]):
+                break
+            notebook.write(*seen)
+        if not notebook.full and (notebook.due(reached) or bool(tried.hopeless)):
+            status = "diverged"
+        elif not notebook.full and steps >= plan.max_steps:
+            status = "interrupted"
+        del tried  # its stages are most of the memory: gone before the next step makes its own
+    stopped_at = -1 if status == "done" else notebook.next
+    while not notebook.full:
+        notebook.write(state.params, jnp.nan, jnp.nan, alive=False)
+    return status, stopped_at, state.params
 
 
 def _checked_times(duration: float, save_at: Any) -> np.ndarray:
