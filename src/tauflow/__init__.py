@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tauflow.learning import Record, descend, ensemble, flow
-    from tauflow.networks import RateRNN
-    from tauflow.objectives import FixedPointLoss, MeanSquaredError
+    from tauflow.networks import ContinuousLinearRNN, RateRNN
+    from tauflow.objectives import FilterLoss, FixedPointLoss, MeanSquaredError
     from tauflow.run import Run, load, merge
     from tauflow.study import Study, resume_study, run_study
     from tauflow.tasks import (
@@ -31,8 +31,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tauflow.learning": ("Record", "descend", "ensemble", "flow"),
-    "tauflow.networks": ("RateRNN",),
-    "tauflow.objectives": ("FixedPointLoss", "MeanSquaredError"),
+    "tauflow.networks": ("ContinuousLinearRNN", "RateRNN"),
+    "tauflow.objectives": ("FilterLoss", "FixedPointLoss", "MeanSquaredError"),
     "tauflow.run": ("Run", "load", "merge"),
     "tauflow.study": ("Study", "resume_study", "run_study"),
     "tauflow.tasks": (
@@ -43,9 +43,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ContinuousLinearRNN",
     "Cosine",
     "DampedOscillator",
     "ExponentialSum",
+    "FilterLoss",
     "FixedPoint",
     "FixedPointLoss",
     "FlipFlop",

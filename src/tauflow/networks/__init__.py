@@ -1,7 +1,9 @@
-"""Networks: thin modules over the one recurrence, from inputs to states and outputs."""
+"""Networks: thin modules from inputs to states and outputs."""
 
-from tauflow.networks.rate import RateRNN, Response
+from tauflow.networks.continuous import ContinuousLinearRNN, outlier, outlier_pair
+from tauflow.networks.rate import RateRNN
+from tauflow.networks.response import Response
 
-__all__ = ["NETWORKS", "RateRNN", "Response"]
+__all__ = ["NETWORKS", "ContinuousLinearRNN", "RateRNN", "Response", "outlier", "outlier_pair"]
 
-NETWORKS: dict[str, type] = {"RateRNN": RateRNN}
+NETWORKS: dict[str, type] = {"RateRNN": RateRNN, "ContinuousLinearRNN": ContinuousLinearRNN}

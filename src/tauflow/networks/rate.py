@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tauflow.networks.checks import as_data, as_weights, check_size, is_number
+from tauflow.networks.response import Response
 from tauflow.precision import usable
 from tauflow.run import register_network
 from tauflow.simulate import nonlinearity, simulate
-
-
-class Response(NamedTuple):
-    """What a network answers to inputs.
-
-    Attributes:
-        states: x after each step, shape (time, *trials, n).
-        outputs: Readout after each step, shape (time, *trials, n_out).
-    """
-
-    states: jax.Array
-    outputs: jax.Array
-
-
-def _weights(name: str, value: Any) -> Any:
-    """Lists as an array of floats; whatever else as it is, since JAX puts more than arrays into its trees."""
-    if not isinstance(value, list | tuple):
-        return value
-    try:
-        return jnp.asarray(np.asarray(value, float))
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is {value!r}; it must be a matrix of numbers.") from None
 
 
 @register_network
@@ -62,9 +41,9 @@ class RateRNN(eqx.Module):
         (10, 5, 1)
     """
 
-    W: jax.Array = eqx.field(converter=partial(_weights, "W"))
-    W_in: jax.Array = eqx.field(converter=partial(_weights, "W_in"))
-    W_out: jax.Array = eqx.field(converter=partial(_weights, "W_out"))
+    W: jax.Array = eqx.field(converter=partial(as_weights, "W"))
+    W_in: jax.Array = eqx.field(converter=partial(as_weights, "W_in"))
+    W_out: jax.Array = eqx.field(converter=partial(as_weights, "W_out"))
     phi: str = eqx.field(static=True, default="tanh")
     dt: float = eqx.field(static=True, default=0.5)
     noise: float = eqx.field(static=True, default=0.0)
@@ -73,11 +52,11 @@ class RateRNN(eqx.Module):
         if not isinstance(self.phi, str):
             raise ValueError(f"phi is {self.phi!r}; RateRNN takes a name, so that a saved run can be rebuilt.")
         nonlinearity(self.phi)
-        if not (_is_number(self.dt) and 0 < self.dt <= 1):
+        if not (is_number(self.dt) and 0 < self.dt <= 1):
             raise ValueError(
                 f"dt is {self.dt!r}; it must be a number in (0, 1], in units of the membrane time constant."
             )
-        if not (_is_number(self.noise) and 0 <= self.noise < math.inf):
+        if not (is_number(self.noise) and 0 <= self.noise < math.inf):
             raise ValueError(f"noise is {self.noise!r}; it must be a number >= 0.")
         shapes = [np.shape(a) for a in (self.W, self.W_in, self.W_out)]
         if not all(len(shape) == 2 for shape in shapes):
@@ -128,8 +107,7 @@ class RateRNN(eqx.Module):
             100.0
         """
         for name, size in (("neurons", neurons), ("inputs", inputs), ("outputs", outputs)):
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-                raise ValueError(f"{name} is {size!r}; it must be a whole number of at least 1.")
+            check_size(name, size)
         gain = checked_gain(gain)
         dtype = usable(dtype, "draw")
         k_W, k_in, k_out = jax.random.split(key, 3)
@@ -150,10 +128,7 @@ class RateRNN(eqx.Module):
             ValueError: If inputs are no real numbers or have the wrong number of channels, W is not of floats, or
                 noise > 0 comes without a key.
         """
-        inputs = _as_data(inputs, jnp.asarray(self.W).dtype)
-        n_in = self.W_in.shape[1]
-        if inputs.ndim < 2 or inputs.shape[-1] != n_in:
-            raise ValueError(f"inputs have shape {inputs.shape}; they must be (time, *trials, {n_in}).")
+        inputs = as_data(inputs, jnp.asarray(self.W).dtype, channels=self.W_in.shape[1])
         drive = inputs @ self.W_in.T  # (time, *trials, n)
         if self.noise > 0:
             if key is None:
@@ -162,24 +137,6 @@ class RateRNN(eqx.Module):
         states = simulate(self.W, drive, x0, phi=self.phi, alpha=self.dt)  # (time, *trials, n)
         outputs = nonlinearity(self.phi)(states) @ self.W_out.T  # (time, *trials, n_out)
         return Response(states, outputs)
-
-
-def _as_data(inputs: Any, dtype: Any) -> jax.Array:
-    """Inputs in the dtype of the weights."""
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"W is {dtype}; it must be float32 or float64.")
-    try:
-        data = inputs if hasattr(inputs, "dtype") else np.asarray(inputs)
-    except ValueError:  # lists of unequal lengths
-        data = np.asarray(None)
-    if not any(jnp.issubdtype(data.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
-        what = type(inputs).__name__ if data.dtype == object else data.dtype
-        raise ValueError(f"inputs are {what}; they must be an array of real numbers, (time, *trials, n_in).")
-    return jnp.asarray(data, dtype)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def checked_gain(gain: float) -> float:
