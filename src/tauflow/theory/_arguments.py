@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -69,6 +71,32 @@ def as_time(name: str, t: ArrayLike) -> FloatArray:
     """
     values = real_array(name, t, wanted=f"{TIME} {name}=0.5")
     _refuse(name, values, values < 0, f"{TIME} {name}=0.5")
+    return values
+
+
+def as_train(train: Sequence[str]) -> tuple[int, int]:
+    """Check which weights are trained, and return how many vectors and how many matrices are among them.
+
+    Example:
+        >>> as_train(("W", "W_out"))
+        (1, 1)
+    """
+    names = [train] if isinstance(train, str) else list(train) if isinstance(train, (list, tuple)) else []
+    if not names or len(set(names)) < len(names) or not set(names) <= {"W", "W_in", "W_out"}:
+        raise ValueError(f"train is {train!r}; it must name some of 'W', 'W_in' and 'W_out', each once.")
+    return len(names) - names.count("W"), names.count("W")
+
+
+def as_positive(name: str, value: ArrayLike, *, zero: bool = False) -> FloatArray:
+    """Check a number > 0, or >= 0 where zero is allowed, (or an array of them) and return it as float64.
+
+    Example:
+        >>> as_positive("gamma0", 1)
+        array(1.)
+    """
+    wanted = f"a number {'>=' if zero else '>'} 0, for example {name}=0.5"
+    values = real_array(name, value, wanted=wanted)
+    _refuse(name, values, (values < 0) if zero else (values <= 0), wanted)
     return values
 
 
