@@ -183,10 +183,15 @@ def _described(thing: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(thing):
         for field in dataclasses.fields(thing):
             value = getattr(thing, field.name)
-            if isinstance(value, (bool, int, float, str)) or value is None:
+            if value is None or _is_plain(value):
                 result[field.name] = value
-            elif isinstance(value, (tuple, list)) and all(isinstance(v, (int, float, str)) for v in value):
-                result[field.name] = list(value)
             elif isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0:
                 result[field.name] = float(value)
     return result
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, text, or a sequence of such, nested or not."""
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, (bool, int, float, str))

@@ -45,16 +45,15 @@ class ExponentialFilter(FilterTask):
 
     def filter(self, t: ArrayLike) -> FloatArray:
         """Evaluate the target filter, as in `FilterTask.filter`."""
-        at = as_times(t)[..., None]  # (..., 1)
         a, p = self.terms()
-        decay = np.exp(-p * np.maximum(at, 0.0))  # (..., term)
-        return np.asarray(np.where(at[..., 0] < 0, 0.0, (a * decay).real.sum(axis=-1)), np.float64)
+        decay = np.exp(-p * as_times(t)[..., None])  # (..., term)
+        return np.asarray((a * decay).real.sum(axis=-1), np.float64)
 
     def step_response(self, t: ArrayLike) -> FloatArray:
         """Integrate the target filter, as in `FilterTask.step_response`."""
-        at = np.maximum(as_times(t), 0.0)[..., None]  # (..., 1)
         a, p = self.terms()
-        return np.asarray((a * -np.expm1(-p * at) / p).real.sum(axis=-1), np.float64)
+        integral = -np.expm1(-p * as_times(t)[..., None]) / p  # (..., term)
+        return np.asarray((a * integral).real.sum(axis=-1), np.float64)
 
     @property
     def squared_norm(self) -> float:

@@ -69,13 +69,13 @@ class FilterTask(Task):
         """Evaluate the target filter.
 
         Args:
-            t: Times in membrane times, any shape. Before time 0 the filter is 0.
+            t: Times in membrane times, >= 0, any shape.
 
         Returns:
             float64 array of the same shape.
 
         Raises:
-            ValueError: If a time is not a finite real number.
+            ValueError: If a time is not a finite number >= 0.
         """
 
     @abc.abstractmethod
@@ -83,13 +83,13 @@ class FilterTask(Task):
         """Integrate the target filter from 0 to each time, which is the answer to an input that goes from 0 to 1.
 
         Args:
-            t: Times in membrane times, any shape.
+            t: Times in membrane times, >= 0, any shape.
 
         Returns:
             float64 array of the same shape.
 
         Raises:
-            ValueError: If a time is not a finite real number.
+            ValueError: If a time is not a finite number >= 0.
         """
 
     @property
@@ -118,13 +118,17 @@ def as_times(t: ArrayLike) -> FloatArray:
     """Check the times at which a filter is asked for.
 
     Raises:
-        ValueError: If a time is not a finite real number.
+        ValueError: If a time is not a finite number >= 0.
 
     Example:
         >>> as_times([0, 1])
         array([0., 1.])
     """
-    return real_array("t", t, wanted="finite times in membrane times, for example numpy.linspace(0, 10, 101)")
+    wanted = "finite times >= 0 in membrane times, for example numpy.linspace(0, 10, 101)"
+    at = real_array("t", t, wanted=wanted)
+    if (at < 0).any():
+        raise ValueError(f"t has the negative time {at.min():g}; it must be {wanted}.")
+    return at
 
 
 class SampledFilter(FilterTask):
@@ -162,18 +166,23 @@ class SampledFilter(FilterTask):
             raise ValueError(f"spacing is {self.spacing!r}; it must be a time > 0 in membrane times, such as 0.1.")
         check_amplitude("target_amplitude", self.target_amplitude)
 
+    @property
+    def samples(self) -> FloatArray:
+        """The filter at its samples, with the factor `target_amplitude`, shape (sample,)."""
+        return self.target_amplitude * np.asarray(self.values, np.float64)
+
     def filter(self, t: ArrayLike) -> FloatArray:
         """Evaluate the target filter, as in `FilterTask.filter`."""
-        samples = self._samples()
+        samples = self.samples
         knots = self.spacing * np.arange(samples.size)
-        return np.asarray(np.interp(as_times(t), knots, samples, left=0.0, right=0.0), np.float64)
+        return np.asarray(np.interp(as_times(t), knots, samples, right=0.0), np.float64)
 
     def step_response(self, t: ArrayLike) -> FloatArray:
         """Integrate the target filter, as in `FilterTask.step_response`."""
-        samples = self._samples()
+        samples = self.samples
         areas = self.spacing * (samples[1:] + samples[:-1]) / 2  # of the pieces between samples
         before = np.concatenate([[0.0], np.cumsum(areas)])
-        place = np.clip(as_times(t) / self.spacing, 0, samples.size - 1)  # in samples
+        place = np.minimum(as_times(t) / self.spacing, samples.size - 1)  # in samples
         piece = np.minimum(place.astype(np.int64), samples.size - 2)
         share = place - piece  # of that piece, in [0, 1]
         slope = samples[piece + 1] - samples[piece]
@@ -182,11 +191,8 @@ class SampledFilter(FilterTask):
     @property
     def squared_norm(self) -> float:
         """The integral of the squared filter over all times."""
-        left, right = self._samples()[:-1], self._samples()[1:]
+        left, right = self.samples[:-1], self.samples[1:]
         return float(self.spacing / 3 * np.sum(left**2 + left * right + right**2))
 
     def realisation(self) -> None:
         """Return None: no small linear system has this filter."""
-
-    def _samples(self) -> FloatArray:
-        return self.target_amplitude * np.asarray(self.values, np.float64)
