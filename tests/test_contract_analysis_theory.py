@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tauflow import analysis
-from tauflow.theory import THEORIES, Assumption, Overlay, Theory, fixed_point, resolvent_traces
+from tauflow.theory import THEORIES, Assumption, Overlay, Theory, fixed_point, mean_field, resolvent_traces
 from tauflow.theory.base import overlay
 
 RNG = np.random.default_rng(0)
@@ -45,6 +45,11 @@ def curve():
     return np.sort(RNG.uniform(0, 1, (*BATCH, 5)))[..., ::-1]
 
 
+def sigma():
+    return RNG.uniform(0.5, 0.9, BATCH)
+
+
+TIMES = {"t1": RNG.uniform(0, 3, BATCH), "t2": RNG.uniform(0, 3, BATCH)}
 SERIES = {"tau": tau(), "gain": gain(), "target": target()}
 PAIR = {"gain": gain(), "target": target()}
 CASES = {
@@ -84,13 +89,21 @@ CASES = {
     resolvent_traces.word_trace: Case({"gain": gain()}, {"i": 1, "j": 1}),
     resolvent_traces.word_trace_sum: Case({"gain": gain()}, {"i": 1}),
     resolvent_traces.power_trace: Case({"gain": gain()}, {"power": 3}),
+    mean_field.autocorrelation: Case({**TIMES, "sigma": sigma()}, {"sigma_u": 0.5}),
+    mean_field.tangent_kernel: Case({**TIMES, "sigma": sigma()}, {"train": ("W", "W_in")}),
+    mean_field.mercer_eigenvalues: Case({"sigma": sigma()}, {"n": 5}, inner=(5,)),
+    mean_field.mercer_eigenfunctions: Case({"t": 10 * tau(), "sigma": sigma()}, {"n": 5}, inner=(5,)),
+    mean_field.tangent_kernel_matrix: Case({"sigma": sigma()}, {"n": 5}, inner=(5, 5)),
+    mean_field.kernel_trace: Case({"sigma": sigma()}),
+    mean_field.learnable_range: Case({"sigma": sigma()}),
+    mean_field.rkhs_norm: Case({"c_target": RNG.uniform(0.8, 1.2, BATCH), "sigma": sigma(), "omega": tau()}),
 }  # fmt: skip
 WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number out
 
 
 def discovered():
     """Every public function of the modules whose contract this is."""
-    modules = [analysis, fixed_point, resolvent_traces]
+    modules = [analysis, fixed_point, mean_field, resolvent_traces]
     for module in modules:
         for name, thing in vars(module).items():
             own = inspect.isfunction(thing) and thing.__module__.startswith(("tauflow.analysis", "tauflow.theory"))
@@ -182,6 +195,8 @@ def test_bad_numbers_are_answered_in_one_sentence(function, kind):
 
 
 WRONG = {"gain": (1.0, -0.1, 7), "tau": (-1e-9,), "neurons": (0,), "order": (0, 4, 1.5, "3"), "threshold": (-0.1, 1.0)}
+WRONG |= {"sigma": (0.0, 1.0, -0.1), "t": (-1.0,), "t1": (-1.0,), "t2": (-1.0,), "sigma_u": (-1.0,), "c_target": (0.0,)}
+WRONG |= {"n": (0, 2.5), "train": ("W_rec", (), None)}
 WRONG |= {"i": (-1, 0.5), "power": (-1, 2.5), "rank": (-1, 0.5), "radius": (-0.1,), "key": (-1, None)}
 
 
