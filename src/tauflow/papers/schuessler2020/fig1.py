@@ -11,8 +11,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tauflow.papers._drawing import band, outside_legend, panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.schuessler2020._drawing import band, outside_legend, panel_letters
 from tauflow.papers.schuessler2020._tasks import (
     THRESHOLD,
     TITLES,

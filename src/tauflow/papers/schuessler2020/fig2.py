@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tauflow.papers._drawing import against, panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.schuessler2020._drawing import against, panel_letters
 from tauflow.papers.schuessler2020._tasks import THRESHOLD, TITLES, Evaluation, Training, measure
 from tauflow.plots import house_style, new_figure
 from tauflow.plots.style import CYCLE, GREY, PAGE

@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from tauflow.analysis import shuffle_entries
 from tauflow.learning import Record
 from tauflow.objectives import FixedPointLoss
+from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
 from tauflow.papers.schuessler2020 import _linear as linear
 from tauflow.papers.schuessler2020 import _predictions as predictions
-from tauflow.papers.schuessler2020._drawing import panel_letters
 from tauflow.papers.schuessler2020._linear import LinearTraining
 from tauflow.plots import house_style, new_figure
 from tauflow.plots.style import CYCLE, GREY, INK, PAGE

@@ -11,8 +11,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from tauflow.papers._drawing import against, panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.schuessler2020._drawing import against, panel_letters
 from tauflow.papers.schuessler2020._tasks import TITLES, Evaluation, Training, measure
 from tauflow.plots import house_style, new_figure, sequential
 from tauflow.plots.style import PAGE

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from tauflow.analysis import eigenvalues
+from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.schuessler2020._drawing import panel_letters
 from tauflow.papers.schuessler2020._tasks import TITLES, Evaluation, Training, measure
 from tauflow.plots import house_style, new_figure, sequential
 from tauflow.plots.style import BLUE, GREY, ORANGE, PAGE

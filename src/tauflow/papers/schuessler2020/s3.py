@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tauflow.learning import Record, flow, network_key
 from tauflow.networks import RateRNN
 from tauflow.objectives import FixedPointLoss
+from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.schuessler2020._drawing import panel_letters
 from tauflow.papers.schuessler2020._linear import snapshot_singular_values
 from tauflow.plots import house_style, new_figure, sequential
 from tauflow.plots.style import BLUE, INK, PAGE

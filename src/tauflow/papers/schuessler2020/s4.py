@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tauflow.learning import Record
+from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
 from tauflow.papers.schuessler2020 import _linear as linear
-from tauflow.papers.schuessler2020._drawing import panel_letters
 from tauflow.papers.schuessler2020._linear import LinearTraining
 from tauflow.plots import house_style, new_figure, sequential
 from tauflow.plots.style import GREY, ORANGE, PAGE

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from tauflow.learning import Record, ensemble
 from tauflow.networks import RateRNN
 from tauflow.objectives import MeanSquaredError
+from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.schuessler2020._drawing import panel_letters
 from tauflow.plots import house_style, new_figure, sequential
 from tauflow.plots.style import GREY, INK, PAGE
 from tauflow.run import Run

@@ -1,4 +1,4 @@
-"""Parts that several figures of the paper draw."""
+"""Parts that figures of several papers draw."""
 
 from __future__ import annotations
 
