@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from scipy import special
 
+from tauflow.theory.mean_field import autocorrelation, tangent_kernel
+
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(120)
 TIMES, WEIGHTS = 25 * (1 + NODES), 25 * WEIGHTS  # on [0, 50]
 RATE = 0.3  # c* of the target exp(-c* t)
@@ -132,6 +134,43 @@ def test_filter_under_gradient_flow():
     c4 = (etas[1] * v_t[0] @ v_t[1] + etas[2] * u_t[0] @ u_t[1]) / N
     c4 += etas[0] * weights[0] @ (overlap_v * overlap_u) @ weights[1]
     assert c4 / gamma**2 == pytest.approx(kernel[pick[0], pick[1]], rel=1e-6)
+
+
+def test_correlation_under_white_noise():
+    """A10: A12 is the answer to an impulse; white noise from rest gives its integral along the diagonal."""
+    n, sigma, end, dt, trials = 100, 0.6, 4.0, 0.05, 300
+    rng = np.random.default_rng(4)
+    W, u = sigma * rng.standard_normal((n, n)) / np.sqrt(n), sigma * rng.standard_normal(n)
+    u *= sigma * np.sqrt(n) / np.linalg.norm(u)
+    impulse, h = u.copy(), np.zeros((trials, n))
+    for _ in range(round(end / dt)):
+        impulse = impulse + dt * (W @ impulse - impulse)
+        h = h + dt * (h @ W.T - h) + np.sqrt(dt) * rng.standard_normal((trials, 1)) * u
+    nodes, weights = end / 2 * (1 + NODES), end / 50 * WEIGHTS
+    white = float(weights @ autocorrelation(nodes, nodes, sigma))
+    size, error = (h**2).sum(1) / n, 0.1  # of the step and of one network
+    assert abs(size.mean() / white - 1) < error + 3 * size.std() / size.mean() / np.sqrt(trials) < 0.4
+    alone = float(autocorrelation(end, end, sigma))
+    assert impulse @ impulse / n == pytest.approx(alone, rel=0.4) and size.mean() > 10 * alone, "as printed"
+
+
+def test_variance_is_counted_once():
+    """C5 and C6 at t = t' = 0, where the kernel of any network is (|u|^2 + |v|^2)/N: 2 sigma^2, and not 2 sigma^4."""
+    sigma = 0.6
+    rng = np.random.default_rng(0)
+    u, v = sigma * rng.standard_normal((2, 100_000))
+    assert (u @ u + v @ v) / len(u) == pytest.approx(2 * sigma**2, rel=0.02)
+    assert float(tangent_kernel(0.0, 0.0, sigma)) == pytest.approx(2 * sigma**2)
+    assert float(autocorrelation(0.0, 0.0, sigma)) == pytest.approx(sigma**2)
+
+
+def test_conserved_matrix():
+    """Equal rates keep uu' - vv' + WW' - W'W, because its slope vanishes term by term."""
+    (W, u, v), kappa = network(), 0.4
+    in_W, in_u, in_v = slopes(lambda *p: loss(*p, kappa), W, u, v)
+    change = np.outer(in_u, u) - np.outer(in_v, v) + in_W @ W.T - in_W.T @ W
+    assert np.abs(change + change.T).max() < 1e-6 * np.abs(in_W).max()
+    assert np.abs((np.outer(in_u, u) - np.outer(in_v, v)) * 2).max() > 0.1 * np.abs(in_W).max(), "not without W"
 
 
 def test_alignment_rates():
