@@ -77,7 +77,7 @@ class ExponentialFilter(FilterTask):
 
 
 class LeakyIntegrator(ExponentialFilter):
-    r"""Integrate white noise with a leak: the filter is $e^{-c_* t}$.
+    """Integrate white noise with a leak: the filter is exp(-c t).
 
     Attributes:
         c: The leak, > 0, per membrane time; the memory lasts 1/c.
@@ -110,7 +110,7 @@ class LeakyIntegrator(ExponentialFilter):
 
 
 class DampedOscillator(ExponentialFilter):
-    r"""Ring with white noise: the filter is the damped oscillation $e^{-c_* t} \cos \omega_* t$.
+    """Ring with white noise: the filter is the damped oscillation exp(-c t) cos(omega t).
 
     Attributes:
         c: The damping, > 0, per membrane time.
@@ -159,7 +159,9 @@ def as_pairs(value: Any) -> Any:
 
 
 class ExponentialSum(ExponentialFilter):
-    r"""Filter white noise with a sum of exponentials: the filter is $\mathrm{Re} \sum_j a_j e^{-p_j t}$.
+    r"""Filter white noise with a sum of exponentials, real or complex.
+
+    The filter is $f_*(t) = \mathrm{Re} \sum_j a_j e^{-p_j t}$.
 
     Attributes:
         coefficients: a_j, real or complex numbers; kept as pairs (real part, imaginary part).
