@@ -13,7 +13,6 @@ GAIN = "a number in [0, 1), for example gain=0.6: at gain 1 the linear network l
 TAU = "a learning time >= 0, for example tau=0.1"
 TARGET = "a finite number, for example target=0.5"
 SIGMA = "a number in (0, 1), for example sigma=0.8: at sigma 1 the linear network loses its stability"
-TIME = "a time >= 0 in membrane times, for example"
 
 
 def as_gain(gain: ArrayLike) -> FloatArray:
@@ -59,18 +58,6 @@ def as_sigma(sigma: ArrayLike) -> FloatArray:
     """
     values = real_array("sigma", sigma, wanted=SIGMA)
     _refuse("sigma", values, (values <= 0) | (values >= 1), SIGMA)
-    return values
-
-
-def as_time(name: str, t: ArrayLike) -> FloatArray:
-    """Check a time (or an array of them) and return it as float64.
-
-    Example:
-        >>> as_time("t", [0, 1])
-        array([0., 1.])
-    """
-    values = real_array(name, t, wanted=f"{TIME} {name}=0.5")
-    _refuse(name, values, values < 0, f"{TIME} {name}=0.5")
     return values
 
 

@@ -43,7 +43,7 @@ from scipy.special import ive
 
 from tauflow.analysis.arguments import FloatArray, real_array, whole_number
 from tauflow.theory import _laguerre
-from tauflow.theory._arguments import as_sigma, as_time, as_train, together
+from tauflow.theory._arguments import as_positive, as_sigma, as_train, together
 
 ALL = ("W", "W_in", "W_out")
 READOUT = ("W_out",)
@@ -72,14 +72,12 @@ def autocorrelation(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, sigma_u: 
         >>> round(float(autocorrelation(1.0, 1.0, 0.8)), 6)
         0.151574
     """
-    first, second, s = together(t1=as_time("t1", t1), t2=as_time("t2", t2), sigma=as_sigma(sigma))
+    first, second, s = together(
+        t1=as_positive("t1", t1, zero=True), t2=as_positive("t2", t2, zero=True), sigma=as_sigma(sigma)
+    )
     if sigma_u is None:
         return s**2 * _scaled(0, first, second, s)
-    wanted = "numbers >= 0 that fit sigma, for example sigma_u=0.5"
-    u = real_array("sigma_u", sigma_u, wanted=wanted)
-    if (u < 0).any():
-        raise ValueError(f"sigma_u is {u[u < 0].flat[0]}; it must be {wanted}.")
-    first, second, s, u = together(t1=first, t2=second, sigma=s, sigma_u=u)
+    first, second, s, u = together(t1=first, t2=second, sigma=s, sigma_u=as_positive("sigma_u", sigma_u, zero=True))
     return u**2 * _scaled(0, first, second, s)
 
 
@@ -107,7 +105,9 @@ def tangent_kernel(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, train: Seq
         0.378316
     """
     vectors, matrix = as_train(train)
-    first, second, s = together(t1=as_time("t1", t1), t2=as_time("t2", t2), sigma=as_sigma(sigma))
+    first, second, s = together(
+        t1=as_positive("t1", t1, zero=True), t2=as_positive("t2", t2, zero=True), sigma=as_sigma(sigma)
+    )
     convolved = s**3 * np.sqrt(first) * np.sqrt(second) * _scaled(1, first, second, s)
     return vectors * s**2 * _scaled(0, first, second, s) + matrix * convolved
 
@@ -159,7 +159,7 @@ def mercer_eigenfunctions(n: int, t: ArrayLike, sigma: ArrayLike) -> FloatArray:
                [ 0.568361, -0.341017]])
     """
     n = whole_number("n", n, 1)
-    times, s = together(t=as_time("t", t), sigma=as_sigma(sigma))
+    times, s = together(t=as_positive("t", t, zero=True), sigma=as_sigma(sigma))
     return _laguerre.functions(n, times, np.sqrt(1 - s**2))
 
 
@@ -276,17 +276,18 @@ def rkhs_norm(
         inf
     """
     vectors, matrix = as_train(train)
-    wanted = "a number > 0, for example c_target=0.5: other filters do not decay"
-    rate = real_array("c_target", c_target, wanted=wanted)
-    if (rate <= 0).any():
-        raise ValueError(f"c_target is {rate[rate <= 0].flat[0]}; it must be {wanted}.")
     turn = real_array("omega", omega, wanted="a finite frequency, for example omega=1.0")
-    rate, s, turn = together(c_target=rate, sigma=as_sigma(sigma), omega=turn)
+    rate, s, turn = together(c_target=as_positive("c_target", c_target), sigma=as_sigma(sigma), omega=turn)
     z = ((1 - rate) + 1j * turn) / s
     inside = (np.abs(z) < 1) & (vectors > 0)
     z = np.where(inside, z, 0.0)
     squared = (_series(np.abs(z) ** 2 + 0j, vectors, matrix) + _series(z**2, vectors, matrix)).real / (2 * s**2)
     return np.where(inside, np.sqrt(squared), np.inf)
+
+
+def _times_and_sigma(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike) -> list[FloatArray]:
+    first, second = as_positive("t1", t1, zero=True), as_positive("t2", t2, zero=True)
+    return together(t1=first, t2=second, sigma=as_sigma(sigma))
 
 
 def _scaled(order: int, t1: FloatArray, t2: FloatArray, sigma: FloatArray) -> FloatArray:
