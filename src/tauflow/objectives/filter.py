@@ -88,7 +88,7 @@ class FilterLoss(eqx.Module):
         norm = np.asarray(self.target.squared_norm, np.float64)
         if realisation is None:
             spacing = np.asarray(self.target.spacing, np.float64)
-            numbers: _Exponentials | _Samples = _Samples(np.asarray(self.target.values, np.float64), spacing, norm)
+            numbers: _Exponentials | _Samples = _Samples(np.asarray(self.target.samples, np.float64), spacing, norm)
         else:
             numbers = _Exponentials(*(np.asarray(x, np.float64) for x in realisation))
         return BareFilterLoss(numbers, self.tolerance)
