@@ -1,4 +1,7 @@
-"""Every network keeps the contract; the rate network has its published statistics, and answers bad input in words."""
+"""Every network keeps the contract; the rate network has its published statistics, and answers bad input in words.
+
+What is particular to the continuous linear network is in `test_continuous_network.py`.
+"""
 
 import equinox as eqx
 import jax
@@ -6,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tauflow.networks import NETWORKS, RateRNN
+from tauflow.networks import NETWORKS, ContinuousLinearRNN, RateRNN
 from tauflow.precision import float64
 
 X64 = jax.config.jax_enable_x64
@@ -14,15 +17,16 @@ BEST = "float64" if X64 else "float32"
 TOLERANCE = 1e-12 if X64 else 2e-6
 both_modes = pytest.mark.x64off
 
-# One small network of every class, 2 inputs and 3 outputs. A class without an example fails its tests.
+# One small network of every class, 2 inputs and 3 outputs if it can. A class without an example fails its tests.
 EXAMPLES = {
     "RateRNN": lambda key: RateRNN.random(6, 2, 3, gain=0.9, key=key, dtype=BEST),
     "RateRNN with noise": lambda key: RateRNN.random(6, 2, 3, gain=0.9, key=key, noise=0.1, dtype=BEST),
+    "ContinuousLinearRNN": lambda key: ContinuousLinearRNN.random(6, sigma=0.9, gamma0=0.2, key=key, dtype=BEST),
 }
 
 
-def example_inputs(*trials, time=5):
-    return jnp.asarray(np.random.default_rng(0).normal(size=(time, *trials, 2)), BEST)
+def example_inputs(network, *trials, time=5):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(time, *trials, network.W_in.shape[-1])), BEST)
 
 
 def test_every_network_has_an_example():
@@ -37,23 +41,23 @@ def network(request, key):
 @both_modes
 @pytest.mark.parametrize("trials", [(), (4,), (2, 3)], ids=str)
 def test_shapes_and_dtypes(network, trials, key):
-    states, outputs = network(example_inputs(*trials), key=key)
-    assert states.shape == (5, *trials, 6) and outputs.shape == (5, *trials, 3)
+    states, outputs = network(example_inputs(network, *trials), key=key)
+    assert states.shape == (5, *trials, 6) and outputs.shape == (5, *trials, len(network.W_out))
     assert states.dtype == outputs.dtype == jnp.dtype(BEST)
 
 
 @both_modes
 def test_same_key_same_answer(network, key):
-    inputs = example_inputs(4)
+    inputs = example_inputs(network, 4)
     once, again = network(inputs, key=key).outputs, network(inputs, key=key).outputs
     assert np.array_equal(once, again)
     other = network(inputs, key=jax.random.fold_in(key, 1)).outputs
-    assert np.array_equal(once, other) == (network.noise == 0)
+    assert np.array_equal(once, other) == (getattr(network, "noise", 0) == 0)
 
 
 @both_modes
 def test_jit_and_vmap_change_nothing(network, key):
-    inputs, keys = example_inputs(4), jax.random.split(key, 2)
+    inputs, keys = example_inputs(network, 4), jax.random.split(key, 2)
     other = jax.tree.map(lambda leaf: -leaf, network)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), network, other)
     batched = jax.jit(jax.vmap(lambda net, key: net(inputs, key=key).outputs))(stacked, keys)
@@ -64,9 +68,9 @@ def test_jit_and_vmap_change_nothing(network, key):
 
 @both_modes
 def test_gradient_is_finite_and_reaches_every_array(network, key):
-    gradient = eqx.filter_jit(eqx.filter_grad(lambda net: (net(example_inputs(4), key=key).outputs ** 2).sum()))(
-        network
-    )
+    gradient = eqx.filter_jit(
+        eqx.filter_grad(lambda net: (net(example_inputs(network, 4), key=key).outputs ** 2).sum())
+    )(network)
     leaves = jax.tree.leaves(gradient)
     assert len(leaves) == len(jax.tree.leaves(network))
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves)
@@ -75,9 +79,9 @@ def test_gradient_is_finite_and_reaches_every_array(network, key):
 @both_modes
 def test_initial_state_is_used_and_broadcasts(network, key):
     start = jnp.arange(6, dtype=BEST) / 6
-    full = network(example_inputs(4), x0=jnp.stack([start] * 4), key=key).states
-    assert np.array_equal(network(example_inputs(4), x0=start, key=key).states, full)
-    assert not np.allclose(network(example_inputs(4), key=key).states, full)
+    full = network(example_inputs(network, 4), x0=jnp.stack([start] * 4), key=key).states
+    assert np.array_equal(network(example_inputs(network, 4), x0=start, key=key).states, full)
+    assert not np.allclose(network(example_inputs(network, 4), key=key).states, full)
 
 
 # The rate network -----------------------------------------------------------------------------------------------
