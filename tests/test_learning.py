@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from tauflow.learning import Record, descend, descent, ensemble, flow, member, network_key
+from tauflow.learning import Record, descend, descent, ensemble, flow, flow_ensemble, member, network_key
 from tauflow.learning.rates import plain_rates
-from tauflow.networks import RateRNN
+from tauflow.networks import ContinuousLinearRNN, RateRNN
 from tauflow.objectives import FixedPointLoss, MeanSquaredError
+from tauflow.run import RunError
 from tauflow.tasks import FlipFlop
 
 TASK = FlipFlop(duration=20.0)
@@ -329,6 +330,81 @@ def test_flow_rejects_steps_over_an_infinite_edge_and_ends_there():
     assert np.nanmax(run.data.W) < 0.5
     smooth = flow(network, Cliff(5.0), duration=1.0, train=("W",))
     assert smooth.data.status.values.tolist() == ["done"]
+
+
+FLOWS = {"duration": 0.5, "train": ("W",), "save_at": [0.0, 0.25, 0.5], "record": Record(measurements=2)}
+
+
+def drawn(*, key):
+    return RateRNN.random(10, 1, 1, gain=0.5, key=key, phi="identity")
+
+
+def test_flows_of_several_networks_equal_their_single_runs_bit_for_bit():
+    run = flow_ensemble(drawn, FixedPointLoss(1.0), keys=keys(3), rates=lambda net: {"W": 2.0}, **FLOWS)
+    assert run.data.seed.values.tolist() == [0, 1, 2] and run.configuration["rates"] == {"W": 2.0}
+    for i, key in enumerate(keys(3)):
+        single = flow(drawn(key=network_key(key)), FixedPointLoss(1.0), key=key, rates={"W": 2.0}, **FLOWS)
+        for name in RECORDED:
+            assert same(run.data[name][i], single.data[name][0]), name
+    assert not same(run.data.loss[0], run.data.loss[1])
+
+
+def test_a_network_that_cannot_start_to_flow_leaves_the_others():
+    sick = jax.random.key_data(network_key(keys(3)[1]))
+
+    def planted(*, key):
+        unstable = (jax.random.key_data(key) == sick).all()
+        network = drawn(key=key)
+        return eqx.tree_at(lambda net: net.W, network, 3.0 * jnp.eye(10, dtype=jnp.float32)) if unstable else network
+
+    heard = []
+    run = flow_ensemble(planted, FixedPointLoss(1.0), keys=keys(3), progress=heard.append, **FLOWS)
+    assert run.data.status.values.tolist() == ["done", "diverged", "done"]
+    assert run.data.stopped_at.values.tolist() == [-1, 0, -1]
+    assert np.isfinite(run.data.W[1, 0]).all() and np.isnan(run.data.W[1, 1]).all() and np.isnan(run.data.loss[1]).all()
+    assert np.isclose(run.data.diverged_spectral_abscissa[1], 3.0)
+    assert (heard[-1].done, heard[-1].diverged, heard[-1].unit) == (2, 1, "points")
+
+
+def test_flows_go_on_where_they_were_stopped(tmp_path):
+    settings = {"keys": keys(3), "configuration": {"gain": 0.5}, **FLOWS}
+    whole = flow_ensemble(drawn, FixedPointLoss(1.0), **settings)
+
+    def interrupt(news):
+        if news.done == 1 and news.update == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flow_ensemble(drawn, FixedPointLoss(1.0), out=tmp_path, progress=interrupt, **settings)
+    kept = (tmp_path / "parts" / "0.zarr" / "zarr.json").read_bytes()
+    assert not (tmp_path / "parts" / "1.zarr").exists()
+    with pytest.raises(RunError, match="pass resume=True"):
+        flow_ensemble(drawn, FixedPointLoss(1.0), out=tmp_path, **settings)
+    for wrong in ({"keys": keys(3, 8)}, {"duration": 0.6}, {"configuration": {"gain": 0.6}}):
+        with pytest.raises(RunError, match="other initial weights, keys, settings"):
+            flow_ensemble(drawn, FixedPointLoss(1.0), out=tmp_path, resume=True, **{**settings, **wrong})
+    with pytest.raises(RunError, match="another objective"):
+        flow_ensemble(drawn, FixedPointLoss(2.0), out=tmp_path, resume=True, **settings)
+    assert (tmp_path / "parts" / "0.zarr" / "zarr.json").read_bytes() == kept
+    heard = []
+    run = flow_ensemble(drawn, FixedPointLoss(1.0), out=tmp_path, resume=True, progress=heard.append, **settings)
+    assert heard[0].done == 1 and len(heard) == 6, "it did the first member again"
+    assert run.data.equals(whole.data) and run.configuration == whole.configuration
+    assert [path.name for path in tmp_path.iterdir()] == ["run.zarr"]
+    again = flow_ensemble(drawn, FixedPointLoss(1.0), out=tmp_path, resume=True, progress=pytest.fail, **settings)
+    assert again.data.equals(run.data)
+
+
+def test_spectra_are_those_of_the_matrix_that_multiplies_the_state():
+    network = ContinuousLinearRNN.random(9, sigma=0.5, key=jax.random.key(4))
+    run = flow(network, lambda net, key: (net.W**2).sum(), duration=0.1, train=("W",))
+    first, last = (run.weights("W", snapshot=at) / 3 for at in (0, -1))
+    assert np.allclose(np.sort_complex(run.data.W_eigenvalues[0, -1]), np.sort_complex(np.linalg.eigvals(last)))
+    singular = np.linalg.svd(last - first, compute_uv=False)
+    assert np.allclose(run.data.delta_W_singular_values[0, -1], singular)
+    assert run.data.W_eigenvalues.attrs == {"long_name": "eigenvalues of W/√N", "matrix": "W/√N"}
+    plain = flow(linear(), FixedPointLoss(1.0), duration=0.1, train=("W",))
+    assert plain.data.delta_W_singular_values.attrs == {"long_name": "singular values of ΔW", "matrix": "W"}
 
 
 def test_plain_gradient_descent_is_told_from_everything_else():

@@ -21,7 +21,16 @@ import jax
 import numpy as np
 import xarray as xr
 
-from tauflow.run import RunError, read_npz, read_store, versions, write_atomic_npz, write_atomic_store
+from tauflow.run import (
+    Run,
+    RunError,
+    load,
+    read_npz,
+    read_store,
+    versions,
+    write_atomic_npz,
+    write_atomic_store,
+)
 
 try:
     import fcntl
@@ -60,6 +69,27 @@ def check_same_run(path: Path, header: Mapping[str, Any], start: str, program: s
             f"{path} belongs to a run with another objective, optimizer or projection; "
             "resume with the same arguments, or choose another folder."
         )
+
+
+def already_saved(folder: Path | None, resume: bool, start: str, program: str) -> Run | None:
+    """The finished run in `folder` when going on with it.
+
+    Raises:
+        RunError: If the folder holds another run, or one and `resume` is off.
+    """
+    if folder is None:
+        return None
+    held_there = [name for name in ("run.zarr", "state.npz", "parts", "group-0") if (folder / name).exists()]
+    if held_there and not resume:
+        raise RunError(
+            f"{folder} already holds {held_there[0]} of a run; pass resume=True to go on with it, or another out=."
+        )
+    path = folder / "run.zarr"
+    if not path.exists():
+        return None
+    run = load(path)
+    check_same_run(path, {**run.configuration, "versions": json.loads(run.data.attrs["versions"])}, start, program)
+    return run
 
 
 @contextmanager

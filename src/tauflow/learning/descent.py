@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 
 from tauflow.learning.assemble import Group, attributes_of, finished, label_of, to_run
-from tauflow.learning.checkpoint import Checkpoint, check_same_run, fingerprint, held
+from tauflow.learning.checkpoint import Checkpoint, already_saved, fingerprint, held
 from tauflow.learning.groups import (
     checked_fields,
     checked_keys,
@@ -29,7 +28,7 @@ from tauflow.learning.progress import Progress, Reporter
 from tauflow.learning.record import Record
 from tauflow.learning.recorder import WEIGHT_FIELDS, Recorder, joined, spectral_abscissa_of
 from tauflow.precision import scope
-from tauflow.run import Run, RunError, load
+from tauflow.run import Run
 
 CAPACITY = 64  # most updates between two looks at the host
 COMMIT_SECONDS = 5.0
@@ -177,7 +176,7 @@ def ensemble(
             homes = [
                 folder if folder is None or len(groups) == 1 else folder / f"group-{i}" for i in range(len(groups))
             ]
-            run = _already_saved(folder, resume, start, program)
+            run = already_saved(folder, resume, start, program)
             if run is None:
                 reporter = Reporter(progress, len(members), steps)
                 results = []
@@ -190,23 +189,6 @@ def ensemble(
             for home in homes:
                 if home is not None:
                     Checkpoint.clear(home)
-    return run
-
-
-def _already_saved(folder: Path | None, resume: bool, start: str, program: str) -> Run | None:
-    """The finished run in `folder` when going on with it; refuses a folder that holds another run."""
-    if folder is None:
-        return None
-    held_there = [name for name in ("run.zarr", "state.npz", "parts", "group-0") if (folder / name).exists()]
-    if held_there and not resume:
-        raise RunError(
-            f"{folder} already holds {held_there[0]} of a run; pass resume=True to go on with it, or another out=."
-        )
-    path = folder / "run.zarr"
-    if not path.exists():
-        return None
-    run = load(path)
-    check_same_run(path, {**run.configuration, "versions": json.loads(run.data.attrs["versions"])}, start, program)
     return run
 
 

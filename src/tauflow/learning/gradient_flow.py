@@ -91,7 +91,7 @@ def flow(
         network, duration=duration, save_at=save_at, train=train, rates=rates, rtol=rtol, atol=atol,
         max_steps=max_steps, record=record,
     )  # fmt: skip
-    reporter = Reporter(progress, 1, len(plan.times))
+    reporter = Reporter(progress, 1, len(plan.times), unit="points")
     with scope("float64"):
         return follow(
             cast(network, "float64"),
@@ -148,16 +148,18 @@ def follow(
     key: jax.Array,
     reporter: Reporter,
     configuration: Mapping[str, Any],
+    must_start: bool = True,
 ) -> Run:
     """Do what `flow` does, by a plan, for one member of as many as the reporter knows of.
 
-    Call it within `scope("float64")`, with a network and an objective of float64 arrays.
+    Call it within `scope("float64")`, with a network and an objective of float64 arrays. Without `must_start`, a loss
+    that is not finite at the start is no error but makes a Run that diverged at point 0.
     """
     rates = {name: jnp.asarray(rate) for name, rate in plan.rates.items()}
     problem = _Problem(network, objective, rates, key)
     recorder = Recorder([network], (*WEIGHT_FIELDS, *plan.train), plan.record.probes)
     reporter.start_group(1, 0)
-    status, stopped_at, last = _integrate(problem, plan, recorder, reporter)
+    status, stopped_at, last = _integrate(problem, plan, recorder, reporter, must_start)
     stopped = status == "diverged"
     reporter.end_group(np.array([not stopped]))
     at_stop = (float(_loss_and_norm(problem, last)[1]), spectral_abscissa_of(replace(network, last)))
@@ -169,9 +171,9 @@ def follow(
         "diverged_grad_norm": ("run", np.array([norm])),
         "diverged_spectral_abscissa": ("run", np.array([abscissa])),
     }
-    settings = {**describe_objective(objective), **plan.describe(), **configuration}
+    settings, seed = {**describe_objective(objective), **plan.describe(), **configuration}, configuration.get("seed", 0)
     attributes = run_attributes(
-        "flow", configuration=settings, network=describe_network(network), seed=0, device=device_in_words()
+        "flow", configuration=settings, network=describe_network(network), seed=seed, device=device_in_words()
     )
     data = with_learning_time(recorder.take().assign(labels), plan.times[None], "flow")
     return Run(data.assign_coords(run=np.arange(1)).assign_attrs(attributes))
@@ -271,12 +273,9 @@ def _try(problem: _Problem, state: _State, tolerances: _Tolerances) -> _Tried:
 
 
 @eqx.filter_jit
-def _look(
-    problem: _Problem, begin: jax.Array, end: jax.Array, within: dict[str, Any], tau: jax.Array
-) -> tuple[dict[str, Any], jax.Array, jax.Array]:
-    """Weights, loss and gradient norm at a time within a step."""
-    params = _SOLVER.interpolation_cls(t0=begin, t1=end, **within).evaluate(tau)
-    return params, *_loss_and_norm(problem, params)
+def _look(begin: jax.Array, end: jax.Array, within: dict[str, Any], tau: jax.Array) -> dict[str, Any]:
+    """The weights at a time within a step."""
+    return _SOLVER.interpolation_cls(t0=begin, t1=end, **within).evaluate(tau)
 
 
 class _Notebook:
@@ -310,24 +309,27 @@ class _Notebook:
                 self._recorder.keep_weights(i, now, here)
             if i in self._measurements:
                 self._recorder.measure(i, now, here)
-        if alive:
+        if np.isfinite(losses).all():
             self._reporter.chunk(i + 1, here, losses, 1)
 
 
-def _integrate(problem: _Problem, plan: Plan, recorder: Recorder, reporter: Reporter) -> tuple[str, int, Any]:
+def _integrate(
+    problem: _Problem, plan: Plan, recorder: Recorder, reporter: Reporter, must_start: bool
+) -> tuple[str, int, Any]:
     """Step through all saved times; status, the point where it stopped (-1 if not) and the last weights."""
     params, times = trained(problem.network, plan.train), plan.times
     loss, norm = _loss_and_norm(problem, params)
-    if not (np.isfinite(loss) and np.isfinite(norm)):
+    can_start = bool(np.isfinite(loss) and np.isfinite(norm))
+    if must_start and not can_start:
         raise ValueError(
             f"the loss at the start is {float(loss)} and its gradient norm {float(norm)}; flow needs finite ones."
         )
     notebook = _Notebook(problem, plan, recorder, reporter)
-    if times[0] == 0:
-        notebook.write(params, loss, norm)
+    if times[0] == 0:  # the weights are worth keeping whatever their loss
+        notebook.write(params, *((loss, norm) if can_start else (jnp.nan, jnp.nan)))
     first, shortest = (max(share * plan.duration, 1e-300) for share in (_FIRST_STEP, _FEWEST_STEP))
     tolerances = _Tolerances(*map(jnp.asarray, (plan.rtol, plan.atol, first, shortest, times[-1])))
-    state, status, steps = _start(problem, params, tolerances), "done", 0
+    state, status, steps = _start(problem, params, tolerances), "done" if can_start else "diverged", 0
     while not notebook.full and status == "done":
         tried = _try(problem, state, tolerances)
         steps += 1
@@ -335,16 +337,17 @@ def _integrate(problem: _Problem, plan: Plan, recorder: Recorder, reporter: Repo
         state = after if good else state._replace(end=after.end, controller=after.controller)
         reached = float(end) if good else -math.inf
         while notebook.due(reached):
-            seen = _look(problem, begin, end, tried.within, jnp.asarray(times[notebook.next]))
-            if not np.isfinite(seen[1]):
+            params = _look(begin, end, tried.within, jnp.asarray(times[notebook.next]))
+            loss, norm = _loss_and_norm(problem, params)
+            if not np.isfinite(loss):
                 break
-            notebook.write(*seen)
+            notebook.write(params, loss, norm)
         if not notebook.full and (notebook.due(reached) or bool(tried.hopeless)):
             status = "diverged"
         elif not notebook.full and steps >= plan.max_steps:
             status = "interrupted"
         del tried  # its stages are most of the memory: gone before the next step makes its own
-    stopped_at = -1 if status == "done" else notebook.next
+    stopped_at = -1 if status == "done" else (notebook.next if can_start else 0)
     while not notebook.full:
         notebook.write(state.params, jnp.nan, jnp.nan, alive=False)
     return status, stopped_at, state.params

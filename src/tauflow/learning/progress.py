@@ -22,6 +22,7 @@ class Progress:
         loss: Median training loss of the members that have not diverged; NaN before the first update.
         updates_per_second: Updates per second, summed over members, since the run started or resumed.
         seconds_left: Estimated time left, in seconds; NaN before the first update.
+        unit: What is counted: "updates", or the saved "points" of a flow.
     """
 
     update: int
@@ -32,13 +33,14 @@ class Progress:
     loss: float
     updates_per_second: float
     seconds_left: float
+    unit: str = "updates"
 
 
 class Reporter:
     """Calls `listener(Progress)` after each chunk, over all groups of an ensemble."""
 
-    def __init__(self, listener: Callable[[Progress], None] | None, members: int, steps: int):
-        self._listener, self._members, self._steps = listener, members, steps
+    def __init__(self, listener: Callable[[Progress], None] | None, members: int, steps: int, unit: str = "updates"):
+        self._listener, self._members, self._steps, self._unit = listener, members, steps, unit
         self._start: float | None = None
         self._updates_now = 0  # member-updates since the clock started
         self._behind = 0  # member-updates of finished groups and of what was resumed
@@ -80,5 +82,6 @@ class Reporter:
                 loss=float(np.median(last)),
                 updates_per_second=rate,
                 seconds_left=left / rate if rate == rate and rate > 0 else float("nan"),
+                unit=self._unit,
             )
         )

@@ -1,4 +1,8 @@
-"""What a run has recorded so far: losses of every update, spectra and probes, weights; and the Run it becomes."""
+"""What a run has recorded so far: losses of every update, spectra and probes, weights; and the Run it becomes.
+
+Spectra are those of the matrix that multiplies the state: W, or W/√N where a network has it as `recurrent`. Which one
+is the attribute `matrix` of `delta_W_singular_values` and `W_eigenvalues`. Kept weights are the fields as they are.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,15 @@ from tauflow.analysis import eigenvalues, singular_values, spectral_abscissa
 WEIGHT_DIMS = {"W": ("unit", "unit_pre"), "W_in": ("unit", "input"), "W_out": ("output", "unit")}
 WEIGHT_FIELDS = tuple(WEIGHT_DIMS)
 _LEARNING_DIMS = ("update", "snapshot", "measurement")
+_SPECTRA = {"delta_W_singular_values": "singular values of Δ{}", "W_eigenvalues": "eigenvalues of {}"}
 
 
 class Recorder:
     """Collects what `networks` (one per member, on the host) go through, as datasets that can be put end to end."""
 
     def __init__(self, initial: Sequence[Any], fields: Sequence[str], probes: Mapping[str, Callable[[Any], Any]]):
-        self._W0 = [np.asarray(network.W, np.float64) if _has_dense_W(network) else None for network in initial]
+        self._W0 = [recurrent(network) if _has_dense_W(network) else None for network in initial]
+        self._matrix = matrix_name(initial[0])
         self._fields = [name for name in dict.fromkeys(fields) if hasattr(initial[0], name)]
         self._probes = dict(probes)
         self._probe_shapes: dict[str, tuple[int, ...]] = {}
@@ -58,9 +64,12 @@ class Recorder:
             stack = stack if stack.dtype.kind in "fc" else stack.astype(np.float64)
             stack[~alive] = np.nan
             named = (f"{name}_{axis}" for axis in range(stack.ndim - 2))
-            inner = ("index",) if name in ("delta_W_singular_values", "W_eigenvalues") else tuple(named)
-            data[name] = (("run", "measurement", *inner), stack)
+            inner, attributes = (("index",), self._described(name)) if name in _SPECTRA else (tuple(named), {})
+            data[name] = (("run", "measurement", *inner), stack, attributes)
         self._blocks.append(xr.Dataset(data, {"measurement_update": ("measurement", [update])}))
+
+    def _described(self, spectrum: str) -> dict[str, str]:
+        return {"long_name": _SPECTRA[spectrum].format(self._matrix), "matrix": self._matrix}
 
     def _probed(self, name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
@@ -76,7 +85,7 @@ class Recorder:
         W0 = self._W0[member]
         if W0 is None:
             return {}
-        W = np.asarray(network.W, np.float64)
+        W = recurrent(network)
         if not np.isfinite(W).all():  # a member that came with weights that are no numbers
             nothing = np.full(W.shape[0], np.nan)
             return {"delta_W_singular_values": nothing, "W_eigenvalues": nothing.astype(np.complex128)}
@@ -86,6 +95,16 @@ class Recorder:
         """Everything recorded since the last call, as one dataset."""
         blocks, self._blocks = self._blocks, []
         return joined(blocks)
+
+
+def recurrent(network: Any) -> np.ndarray:
+    """The matrix that multiplies the state, in float64: `network.recurrent` where the network has it, else W."""
+    return np.asarray(getattr(network, "recurrent", network.W), np.float64)
+
+
+def matrix_name(network: Any) -> str:
+    """What `recurrent` gives, as a label shows it."""
+    return "W/√N" if hasattr(network, "recurrent") else "W"
 
 
 def _has_dense_W(network: Any) -> bool:
@@ -105,7 +124,7 @@ def joined(blocks: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def spectral_abscissa_of(network: Any) -> float:
-    """Largest real part of the eigenvalues of W; NaN where the network has no finite dense W."""
+    """Largest real part of the eigenvalues of the matrix that multiplies the state; NaN without a finite dense W."""
     if not _has_dense_W(network) or not np.isfinite(np.asarray(network.W)).all():
         return float("nan")
-    return float(spectral_abscissa(network.W))
+    return float(spectral_abscissa(recurrent(network)))
