@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tauflow import analysis
-from tauflow.theory import THEORIES, Assumption, Overlay, Theory, fixed_point, mean_field, resolvent_traces
+from tauflow.tasks import LeakyIntegrator
+from tauflow.theory import THEORIES, Assumption, Overlay, Theory, fixed_point, lazy, mean_field, resolvent_traces
 from tauflow.theory.base import overlay
 
 RNG = np.random.default_rng(0)
@@ -89,6 +90,8 @@ CASES = {
     resolvent_traces.word_trace: Case({"gain": gain()}, {"i": 1, "j": 1}),
     resolvent_traces.word_trace_sum: Case({"gain": gain()}, {"i": 1}),
     resolvent_traces.power_trace: Case({"gain": gain()}, {"power": 3}),
+    lazy.filter_flow: Case({"tau": tau()}, {"target": LeakyIntegrator(0.5), "sigma": 0.7, "t": [0.0, 1.0]}, inner=None),
+    lazy.filter_covariance: Case({"tau": tau()}, {"sigma": 0.7, "t": [0.0, 1.0, 2.0]}, inner=(3, 3)),
     mean_field.autocorrelation: Case({**TIMES, "sigma": sigma()}, {"sigma_u": 0.5}),
     mean_field.tangent_kernel: Case({**TIMES, "sigma": sigma()}, {"train": ("W", "W_in")}),
     mean_field.mercer_eigenvalues: Case({"sigma": sigma()}, {"n": 5}, inner=(5,)),
@@ -103,7 +106,7 @@ WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number
 
 def discovered():
     """Every public function of the modules whose contract this is."""
-    modules = [analysis, fixed_point, mean_field, resolvent_traces]
+    modules = [analysis, fixed_point, lazy, mean_field, resolvent_traces]
     for module in modules:
         for name, thing in vars(module).items():
             own = inspect.isfunction(thing) and thing.__module__.startswith(("tauflow.analysis", "tauflow.theory"))
@@ -196,7 +199,7 @@ def test_bad_numbers_are_answered_in_one_sentence(function, kind):
 
 WRONG = {"gain": (1.0, -0.1, 7), "tau": (-1e-9,), "neurons": (0,), "order": (0, 4, 1.5, "3"), "threshold": (-0.1, 1.0)}
 WRONG |= {"sigma": (0.0, 1.0, -0.1), "t": (-1.0,), "t1": (-1.0,), "t2": (-1.0,), "sigma_u": (-1.0,), "c_target": (0.0,)}
-WRONG |= {"n": (0, 2.5), "train": ("W_rec", (), None)}
+WRONG |= {"n": (0, 2.5), "train": ("W_rec", (), None), "tolerance": (0.0,), "gamma": (0.0, -1.0)}
 WRONG |= {"i": (-1, 0.5), "power": (-1, 2.5), "rank": (-1, 0.5), "radius": (-0.1,), "key": (-1, None)}
 
 

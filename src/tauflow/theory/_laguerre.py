@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.linalg import eigvalsh_tridiagonal
+from scipy.linalg import eigvalsh_tridiagonal, lu_factor, lu_solve
 
 from tauflow.analysis.arguments import FloatArray
 
@@ -57,12 +57,11 @@ def project(values: FloatArray, t: FloatArray, weights: FloatArray, n: int, c: f
 
 def of_system(A: FloatArray, b: FloatArray, readout: FloatArray, n: int, c: float) -> FloatArray:
     r"""Coefficients of the filter $r^Te^{At}b$, $\sqrt{2c}\,r^T[(A + c)(A - c)^{-1}]^k(c - A)^{-1}b$, shape (n,)."""
-    one = np.eye(len(A))
-    state, step = np.linalg.solve(c * one - A, b), (A + c * one) @ np.linalg.inv(A - c * one)
-    found = np.empty(n)
+    factors = lu_factor(A - c * np.eye(len(A)))
+    state, found = -lu_solve(factors, b), np.empty(n)
     for k in range(n):
         found[k] = readout @ state
-        state = step @ state
+        state = state + 2 * c * lu_solve(factors, state)
     return np.sqrt(2 * c) * found
 
 
