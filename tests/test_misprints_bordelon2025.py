@@ -7,8 +7,10 @@ L is the integral of (f - f*)^2 without a half, and d theta/ds = -eta dL/d theta
 import numpy as np
 import pytest
 from scipy import special
+from scipy.integrate import solve_ivp
 
 from tauflow.theory.mean_field import autocorrelation, tangent_kernel
+from tauflow.theory.outlier import alignment, escape_time, flow_field, reduced_flow
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(120)
 TIMES, WEIGHTS = 25 * (1 + NODES), 25 * WEIGHTS  # on [0, 50]
@@ -183,6 +185,60 @@ def test_alignment_rates():
     printed = a * v, a * u, a**2 * np.outer(v, u)
     for each, wanted, other in zip(found, right, printed, strict=True):
         assert off(wanted, each) < 0.005 and off(other, each) > 0.1
+
+
+def test_solution_of_the_alignment():
+    """E4 to E6: rates 2a, and 4a for W; by integration of the equations that the test before this one checks."""
+    (W, u, v), a, end = network(), 1 / (1 + RATE), 0.8
+
+    def slope(_, y):
+        return np.concatenate([2 * a * y[N : 2 * N], 2 * a * y[:N], (2 * a**2 * np.outer(y[N : 2 * N], y[:N])).ravel()])
+
+    y = solve_ivp(slope, (0, end), np.concatenate([u, v, np.zeros(N * N)]), "DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
+    found = alignment(u, v, W, RATE, end)
+    np.testing.assert_allclose(np.concatenate([found.u, found.v]), y[: 2 * N], rtol=1e-8)
+    np.testing.assert_allclose(np.sqrt(N) * (found.W - W), y[2 * N :].reshape(N, N), rtol=1e-8)
+    plus, minus = (u + v) / 2, (u - v) / 2
+    assert off(plus * np.exp(2 * a * end) + minus * np.exp(-2 * a * end), found.u) < 1e-10
+    assert off(plus * np.exp(a * end) + minus * np.exp(-a * end), found.u) > 0.2, "as printed"
+    both = alignment(plus, plus, W, RATE, end).W
+    grown = np.outer(plus, plus) / np.sqrt(N)
+    assert off(a / 2 * np.expm1(4 * a * end) * grown, both - W) < 1e-10
+    assert off(a / 2 * np.expm1(2 * a * end) * np.sqrt(N) * grown, both - W) > 0.2, "as printed"
+
+
+def test_start_and_escape():
+    """E7 and E8 on one large random network: u_+ has the length sigma sqrt(N/2), and W0 no part along it."""
+    n, sigma, a = 1000, 0.3, 1 / (1 + RATE)
+    rng = np.random.default_rng(5)
+    W, u, v = sigma * rng.standard_normal((n, n)), *(sigma * rng.standard_normal((2, n)))
+    plus = (u + v) / 2
+    length = np.linalg.norm(plus) / np.sqrt(n)
+    start = reduced_flow(0.0, sigma, RATE)
+    assert float(start.u) == pytest.approx(length, rel=0.1) and abs(sigma / length - 1) > 0.3
+    along = plus @ W @ plus / np.sqrt(n) / (plus @ plus)
+    assert float(start.c) == pytest.approx(1 - along, abs=5 * sigma / np.sqrt(n)) and along < sigma / 3
+
+    def outlier(time):
+        return a / 2 * np.expm1(4 * a * time) * length**2
+
+    assert outlier(float(escape_time(RATE, sigma))) == pytest.approx(sigma, rel=0.1)
+    assert outlier(np.log1p(2 / (a * sigma)) / (2 * a)) > 2 * sigma, "as printed"
+
+
+def test_fixed_point_is_stable_and_stiff():
+    """The Jacobian of 4 at u = 1, c = c*, and the way to it: c falls from 1, where the text lets it grow."""
+
+    def field(u, c):
+        return np.array(flow_field(u, c, RATE))
+
+    h = 1e-6
+    jacobian = np.stack([field(1 + h, RATE) - field(1 - h, RATE), field(1.0, RATE + h) - field(1.0, RATE - h)], 1)
+    wanted = [[-2 / RATE, 1 / (2 * RATE**2)], [1 / RATE**2, -1 / (2 * RATE**3)]]
+    np.testing.assert_allclose(jacobian / (2 * h), wanted, rtol=1e-6)
+    assert np.linalg.det(wanted) == pytest.approx(1 / (2 * RATE**4)) and np.trace(wanted) < 0
+    path = reduced_flow(np.linspace(0, 40, 200), 0.1, RATE)
+    assert (np.diff(path.c) < 1e-9).all() and path.c[0] == 1 and path.c[-1] == pytest.approx(RATE)
 
 
 def aligned(u, v, c, direction):
