@@ -21,7 +21,8 @@ vector of the subspace out of it. For large N, $\sigma G$ and its transpose act 
 $\sigma(\ell_1 + \ell_2^*)$ and $\sigma(\ell_1^* + \ell_2)$: $\ell_1$ and $\ell_2$ each put a letter in front of a
 word, words are orthogonal, and the empty words are the subspace itself. Every way out and back costs $\sigma^2$, so a
 network on the words of up to `order` letters, $k(2^{\text{order}+1} - 1)$ neurons, is right to
-$O(\sigma^{2\,\text{order}})$; order 0 is the paper's reduction, `dress` makes the others.
+$O(\sigma^{2\,\text{order}})$; order 0 is the paper's reduction, `dress` makes the others. `project` takes
+the words that a given network's own weights make.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from tauflow.analysis.arguments import FloatArray, matrix, real_array, whole_num
 from tauflow.tasks.filters import FilterTask, Realisation
 from tauflow.theory._arguments import as_positive, as_sigma, as_tau
 
+_DEPENDENT = 1e-9  # length that a vector has left where it counts as dependent on others
 _VECTORS = "vectors of finite numbers, shape (..., k), with k that of M"
 
 
@@ -217,6 +219,62 @@ def dress(u: ArrayLike, v: ArrayLike, M: ArrayLike, sigma: ArrayLike, order: int
     whole[..., :k, :k] += within.M
     outside = np.zeros((*shape, (words - 1) * k))
     return EffectiveNetwork(np.concatenate([within.u, outside], -1), np.concatenate([within.v, outside], -1), whole)
+
+
+def project(u: ArrayLike, v: ArrayLike, W: ArrayLike, vectors: ArrayLike, order: int = 0) -> EffectiveNetwork:
+    r"""Project a network on what some vectors become under up to `order` factors $W/\sqrt N$ or $W^T/\sqrt N$.
+
+    Args:
+        u: Read-in, shape (n,).
+        v: Readout, shape (n,).
+        W: Recurrent weights, before their factor 1/√N, shape (n, n).
+        vectors: Vectors to begin with, shape (m, n).
+        order: How many factors, >= 0; 0 for the span of the vectors themselves.
+
+    Returns:
+        `EffectiveNetwork` of m(2^(order+1) - 1) neurons, or fewer where the vectors depend on each other. Its flow is
+        that of the network up to errors of order $\sigma^{2\,\text{order}+2}$ if the span holds u, v and whatever is
+        large in W, and the rest of W/√N has radius $\sigma$.
+
+    Raises:
+        ValueError: If an argument is not finite, the shapes do not fit, or all vectors are 0.
+
+    Assumes: small weights outside the span.
+    Source: bordelon2025, Eqs. F8-F12, which is order 0 with the two vectors of the planted plane; higher orders by
+        this library. Deviation from print: none.
+
+    Example:
+        >>> project([2.0, 0.0], [2.0, 0.0], np.zeros((2, 2)), [[1.0, 0.0]]).u.round(4)
+        array([1.4142])
+    """
+    whole_number("order", order, 0)
+    W_ = np.asarray(matrix("W", real_array("W", W, wanted="a square matrix of finite numbers"), square=True))
+    first, second = (
+        real_array(name, x, wanted="a vector, shape (n,)", minimum_ndim=1) for name, x in (("u", u), ("v", v))
+    )
+    start = real_array("vectors", vectors, wanted="vectors of finite numbers, shape (m, n)", minimum_ndim=2)
+    n = len(W_)
+    if W_.ndim != 2 or first.shape != (n,) or second.shape != (n,) or start.shape[1:] != (n,):
+        shapes = f"u {first.shape}, v {second.shape}, W {W_.shape}, vectors {start.shape}"
+        raise ValueError(f"The shapes do not fit together: {shapes}; they must be (n,), (n,), (n, n) and (m, n).")
+    M, basis = W_ / np.sqrt(n), _orthonormal(start, start[:0])
+    newest = basis
+    for _ in range(order):
+        newest = _orthonormal(np.concatenate([newest @ M.T, newest @ M]), basis)
+        basis = np.concatenate([basis, newest])  # (k, n)
+    if not len(basis):
+        raise ValueError("vectors are all 0; one of them must not be.")
+    return EffectiveNetwork(basis @ first / np.sqrt(n), basis @ second / np.sqrt(n), basis @ M @ basis.T)
+
+
+def _orthonormal(rows: FloatArray, basis: FloatArray) -> FloatArray:
+    """Orthonormal basis, in rows, of what `rows` add to the span of an orthonormal `basis`."""
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows[size[:, 0] > 0] / size[size[:, 0] > 0]
+    for _ in range(2):
+        rows = rows - (rows @ basis.T) @ basis
+    _, s, directions = np.linalg.svd(rows, full_matrices=False)
+    return directions[s > _DEPENDENT]
 
 
 def _network(
