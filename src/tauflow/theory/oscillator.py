@@ -9,8 +9,8 @@ and with $u$ and $v$ in the plane of $\mathrm{Re}\,z$ and $\mathrm{Im}\,z$. Let 
 basis of that plane. With $u/\sqrt N = \Pi^T(u_1, u_2)$, $v/\sqrt N = \Pi^T(v_1, v_2)$ and $W/\sqrt N = \Pi^TM\Pi$ plus
 the bulk (F8-F12), the filter is that of a network of two neurons. Its gradient lies in the plane as well: mean-field
 learning is the flow of the eight numbers $u_1, u_2, v_1, v_2, M$ (F17), which `effective_flow` integrates for any
-target that a linear system realises. There is no smaller closed model with $u = v$, six numbers (5): unless M is symmetric,
-$u' \neq v'$ at once, because $u$ is driven by $e^{(M-1)^Tt}v$ and $v$ by $e^{(M-1)t}u$.
+target that a linear system realises. There is no smaller closed model with $u = v$, six numbers (5): unless M is
+symmetric, $u' \neq v'$ at once, because $u$ is driven by $e^{(M-1)^Tt}v$ and $v$ by $e^{(M-1)t}u$.
 
 The bulk makes errors of order $\sigma^2$: of 0.02 in the pair at $\sigma = 0.2$, $N = 200$, and of 0.0015 at 0.05.
 `project` onto the words of the plane, of u and of v takes them away order by order.
