@@ -156,7 +156,7 @@ def follow(
     that is not finite at the start is no error but makes a Run that diverged at point 0.
     """
     rates = {name: jnp.asarray(rate) for name, rate in plan.rates.items()}
-    problem = _Problem(network, objective, rates, key)
+    problem = _Problem(network, getattr(objective, "bare", lambda: objective)(), rates, key)
     recorder = Recorder([network], (*WEIGHT_FIELDS, *plan.train), plan.record.probes)
     reporter.start_group(1, 0)
     status, stopped_at, last = _integrate(problem, plan, recorder, reporter, must_start)
@@ -180,7 +180,11 @@ def follow(
 
 
 class _Problem(eqx.Module):
-    """What is integrated: the vector field's fixed ingredients, as a pytree so that compiled steps are shared."""
+    """What is integrated: the vector field's fixed ingredients, as a pytree so that compiled steps are shared.
+
+    An objective that keeps its numbers as static settings may say them as arrays, by a method `bare()`; then objectives
+    that differ in numbers alone share the steps as well.
+    """
 
     network: Any
     objective: Any
