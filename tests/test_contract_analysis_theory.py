@@ -92,6 +92,7 @@ CASES = {
     resolvent_traces.power_trace: Case({"gain": gain()}, {"power": 3}),
     lazy.filter_flow: Case({"tau": tau()}, {"target": LeakyIntegrator(0.5), "sigma": 0.7, "t": [0.0, 1.0]}, inner=None),
     lazy.filter_covariance: Case({"tau": tau()}, {"sigma": 0.7, "t": [0.0, 1.0, 2.0]}, inner=(3, 3)),
+    lazy.kernel_spread: Case({"sigma": sigma(), "neurons": np.full(BATCH, 100)}),
     mean_field.autocorrelation: Case({**TIMES, "sigma": sigma()}, {"sigma_u": 0.5}),
     mean_field.tangent_kernel: Case({**TIMES, "sigma": sigma()}, {"train": ("W", "W_in")}),
     mean_field.mercer_eigenvalues: Case({"sigma": sigma()}, {"n": 5}, inner=(5,)),

@@ -1,15 +1,12 @@
-"""Lazy learning of filters: against the gradient flow of finite networks, a fine grid of times, and exact cases.
+"""Lazy learning of filters: against the gradient flow of finite networks, a fine grid of times, and exact cases."""
 
-The reference network is plain NumPy: with e_k(t) = e^-t t^k / k! its filter is kappa sum_k (v.J^k u) e_k(t), so loss
-and gradient are exact sums of moments, cut off where sigma^k is negligible.
-"""
-
+import importlib.util
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.linalg import solve_continuous_lyapunov
-from scipy.special import binom, factorial
 
 from tauflow.tasks import DampedOscillator, LeakyIntegrator, SampledFilter
 from tauflow.theory import _laguerre
@@ -22,90 +19,43 @@ from tauflow.theory.mean_field import (
     tangent_kernel,
 )
 
+_spec = importlib.util.spec_from_file_location("moment_networks", Path(__file__).with_name("moment_networks.py"))
+moment_networks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(moment_networks)
+
 SIGMA, TARGET = 0.6, LeakyIntegrator(0.8)
-POWERS = 30
 TAUS = np.array([0.0, 0.5, 1.0, 1.5])
 TIMES = np.linspace(0, 8, 41)
 ALL = ("W", "W_in", "W_out")
+REFERENCE = moment_networks.Reference(SIGMA, TARGET.c, powers=30)
 
 
-def monomials(t):
-    k = np.arange(POWERS)
-    return np.exp(-t[:, None]) * t[:, None] ** k / factorial(k)  # (time, power)
-
-
-def powers(W, start):
-    rows = [start]
-    for _ in range(POWERS - 1):
-        rows.append(W @ rows[-1])
-    return np.array(rows)  # (power, n)
-
-
-K = np.add.outer(np.arange(POWERS), np.arange(POWERS))
-OVERLAP = binom(K, np.arange(POWERS)) / 2.0 ** (K + 1)  # of e_k and e_l
-PROJECTED = (1 / (1 + TARGET.c)) ** np.arange(1, POWERS + 1)  # of e_k and the target
-
-
-def loss_and_gradient(J, u, v, gamma):
-    """The loss, the filter's coefficients in e_k, and the gradients by J = W/sqrt(n), u and v."""
-    kappa = 1 / (gamma * np.sqrt(len(u)))
-    U, V = powers(J, u), powers(J.T, v)
-    m = kappa * (U @ v)
-    slope = 2 * kappa * (OVERLAP @ m - PROJECTED)  # (power,), by v.J^k u
-    D = np.where(K + 1 < POWERS, slope[np.minimum(K + 1, POWERS - 1)], 0.0)
-    return m @ OVERLAP @ m - 2 * m @ PROJECTED + TARGET.squared_norm, m, (V.T @ D @ U, slope @ V, slope @ U)
-
-
-def random_network(n, seed):
-    rng = np.random.default_rng([n, seed])
-    return SIGMA * rng.standard_normal((n, n)) / np.sqrt(n), *(SIGMA * rng.standard_normal((2, n)))
-
-
-def follow(theta, gamma, train, per_interval=1):
-    """Gradient flow with rates gamma^2 by Runge-Kutta 4: losses and filter coefficients at TAUS, and the movement."""
-    n = len(theta[1])
-    speed = gamma**2 * np.array([("W" in train) / n, "W_in" in train, "W_out" in train])
-
-    def velocity(theta):
-        return [-s * g for s, g in zip(speed, loss_and_gradient(*theta, gamma)[2], strict=True)]
-
-    def moved(by, k):
-        return [x + by * d for x, d in zip(theta, k, strict=True)]
-
-    start, found, h = theta, [], (TAUS[1] - TAUS[0]) / per_interval
-    for i in range(len(TAUS)):
-        loss, m, _ = loss_and_gradient(*theta, gamma)
-        change = [np.sum((x - y) ** 2) for x, y in zip(theta, start, strict=True)]
-        found.append((loss, m, np.sqrt(n * change[0] + change[1] + change[2]) / gamma))
-        for _ in range(per_interval if i < len(TAUS) - 1 else 0):
-            k1 = velocity(theta)
-            k2 = velocity(moved(h / 2, k1))
-            k3 = velocity(moved(h / 2, k2))
-            k4 = velocity(moved(h, k3))
-            theta = [x + h / 6 * (a + 2 * b + 2 * c + d) for x, a, b, c, d in zip(theta, k1, k2, k3, k4, strict=True)]
-    losses, coefficients, movement = (np.array(part) for part in zip(*found, strict=True))
-    return losses, coefficients, movement
+def movement(weights, gamma):
+    """Root of the sum of squared changes of W, u and v, over gamma, shape (tau,)."""
+    n, start = len(weights[0][1]), weights[0]
+    changes = [[np.sum((x - y) ** 2) for x, y in zip(now, start, strict=True)] for now in weights]
+    return np.sqrt(np.array(changes) @ [n, 1, 1]) / gamma
 
 
 @cache
 def ensemble(n, networks, gamma=1.0, train=ALL):
-    flows = [follow(random_network(n, seed), gamma, train) for seed in range(networks)]
-    return [np.array(part) for part in zip(*flows, strict=True)]
+    flows = [REFERENCE.follow(REFERENCE.network(n, seed), gamma, TAUS, train) for seed in range(networks)]
+    return [np.array(part) for part in zip(*((f, m, movement(w, gamma)) for f, m, w in flows), strict=True)]
 
 
 def test_the_reference_loss_is_that_of_the_lyapunov_equation():
-    J, u, v = random_network(20, 0)
+    J, u, v = REFERENCE.network(20, 0)
     A, kappa = J - np.eye(20), 1 / (1.5 * np.sqrt(20))
     P = solve_continuous_lyapunov(A, -np.outer(u, u))
     cross = v @ np.linalg.solve(TARGET.c * np.eye(20) - A, u)
     exact = kappa**2 * v @ P @ v - 2 * kappa * cross + TARGET.squared_norm
-    loss, _, gradients = loss_and_gradient(J, u, v, 1.5)
+    loss, _, gradients = REFERENCE.loss_and_gradient(J, u, v, 1.5)
     np.testing.assert_allclose(loss, exact, rtol=1e-6)
     np.testing.assert_allclose(
         gradients[2], 2 * kappa**2 * P @ v + 2 * kappa * np.linalg.solve(A - TARGET.c * np.eye(20), u), atol=1e-6
     )
     h, direction = 1e-6, np.random.default_rng(1).standard_normal((20, 20))
-    ends = [loss_and_gradient(J + s * h * direction, u, v, 1.5)[0] for s in (1, -1)]
+    ends = [REFERENCE.loss_and_gradient(J + s * h * direction, u, v, 1.5)[0] for s in (1, -1)]
     np.testing.assert_allclose(np.sum(gradients[0] * direction), (ends[0] - ends[1]) / (2 * h), rtol=1e-6)
 
 
@@ -116,7 +66,7 @@ def own(coefficients):
         options = {"gamma": 1.0, "tolerance": 1e-6, **changes}
         taus = options.pop("taus", TAUS)
         flows = [
-            filter_flow(TARGET, SIGMA, taus, TIMES, initial_filter=lambda t, m=m: monomials(t) @ m, **options)
+            filter_flow(TARGET, SIGMA, taus, TIMES, initial_filter=lambda t, m=m: REFERENCE.monomials(t) @ m, **options)
             for m in coefficients[:, 0]
         ]
         return np.array([flow.filter for flow in flows]), np.array([flow.movement for flow in flows])
@@ -133,8 +83,8 @@ def test_networks_come_closer_to_the_theory_as_they_grow(train):
     sizes, networks = np.array([16, 32, 64, 128]), 24
     distance = {name: [] for name in ("theory", "no factor 2", "variance counted twice", "nothing", "wrong sign")}
     for n in sizes:
-        _, coefficients, movement = ensemble(int(n), networks, 1.0, train)
-        filters = coefficients @ monomials(TIMES).T  # (network, tau, time)
+        _, coefficients, measured = ensemble(int(n), networks, 1.0, train)
+        filters = coefficients @ REFERENCE.monomials(TIMES).T  # (network, tau, time)
         predict = own(coefficients)
         right, moved = predict(train=train)
         doubled = {"rates": {name: DOUBLED["rates"][name] for name in train}}
@@ -145,7 +95,7 @@ def test_networks_come_closer_to_the_theory_as_they_grow(train):
         }  # fmt: skip
         for name, filtered in others.items():
             distance[name].append(np.sqrt(np.mean((filters - filtered)[:, 1:] ** 2)))
-        share = np.abs(movement[:, 1:] / moved[:, 1:] - 1).mean()
+        share = np.abs(measured[:, 1:] / moved[:, 1:] - 1).mean()
     slopes = {name: np.polyfit(np.log(sizes), np.log(found), 1)[0] for name, found in distance.items()}
     assert abs(slopes.pop("theory") + 0.5) < 0.25  # the slope's standard error is 0.1
     assert min(slopes.values()) > -0.2 and share < 3 / np.sqrt(sizes[-1])
@@ -154,8 +104,8 @@ def test_networks_come_closer_to_the_theory_as_they_grow(train):
 def test_mean_and_spread_over_networks():
     """Mean filter and loss of random networks within their standard errors, and their spread."""
     networks = 50
-    losses, coefficients, movement = ensemble(100, networks)
-    filters = coefficients @ monomials(TIMES).T
+    losses, coefficients, moved = ensemble(100, networks)
+    filters = coefficients @ REFERENCE.monomials(TIMES).T
 
     def check(flow):
         error = losses.std(axis=0, ddof=1) / np.sqrt(networks)
@@ -165,7 +115,7 @@ def test_mean_and_spread_over_networks():
         ratio = filters.std(axis=0, ddof=1)[:, :20] / flow.filter_spread[:, :20]
         assert (np.abs(ratio - 1) < 4 / np.sqrt(2 * networks)).all()
         assert (np.abs(losses.std(axis=0, ddof=1) / flow.loss_spread - 1) < 0.5).all()
-        assert (np.abs(np.sqrt(np.mean(movement[:, 1:] ** 2, axis=0)) / flow.movement[1:] - 1) < 0.1).all()
+        assert (np.abs(np.sqrt(np.mean(moved[:, 1:] ** 2, axis=0)) / flow.movement[1:] - 1) < 0.1).all()
 
     flow = filter_flow(TARGET, SIGMA, TAUS, TIMES)
     check(flow)
@@ -265,14 +215,14 @@ def test_unequal_rates_and_sampled_targets_on_the_grid():
 
 
 def test_all_ways_to_give_an_initial_filter_agree():
-    J, u, v = random_network(30, 3)
+    J, u, v = REFERENCE.network(30, 3)
     system = (J - np.eye(30), u, v / np.sqrt(30))
-    m = loss_and_gradient(J, u, v, 1.0)[1]
+    m = REFERENCE.loss_and_gradient(J, u, v, 1.0)[1]
     by_system = filter_flow(TARGET, SIGMA, TAUS, TIMES, initial_filter=system)
-    by_function = filter_flow(TARGET, SIGMA, TAUS, TIMES, initial_filter=lambda t: monomials(t) @ m)
+    by_function = filter_flow(TARGET, SIGMA, TAUS, TIMES, initial_filter=lambda t: REFERENCE.monomials(t) @ m)
     for one, other in zip(by_system, by_function, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_allclose(by_system.loss[0], loss_and_gradient(J, u, v, 1.0)[0], rtol=1e-6)
+    np.testing.assert_allclose(by_system.loss[0], REFERENCE.loss_and_gradient(J, u, v, 1.0)[0], rtol=1e-6)
     target = DampedOscillator(0.7, 0.3)
     by_target = filter_flow(TARGET, SIGMA, TAUS, TIMES, initial_filter=target)
     by_function = filter_flow(TARGET, SIGMA, TAUS, TIMES, initial_filter=target.filter)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy.linalg import eigvalsh_tridiagonal, lu_factor, lu_solve
+from scipy.signal import convolve2d
 
 from tauflow.analysis.arguments import FloatArray
 
@@ -55,14 +56,28 @@ def project(values: FloatArray, t: FloatArray, weights: FloatArray, n: int, c: f
     return np.array([weighted @ each for each in walk(n, 2 * c * t)])
 
 
-def of_system(A: FloatArray, b: FloatArray, readout: FloatArray, n: int, c: float) -> FloatArray:
-    r"""Coefficients of the filter $r^Te^{At}b$, $\sqrt{2c}\,r^T[(A + c)(A - c)^{-1}]^k(c - A)^{-1}b$, shape (n,)."""
+def states(A: FloatArray, b: FloatArray, n: int, c: float) -> Iterator[FloatArray]:
+    r"""Yield the first n coefficients of the state $e^{At}b$, $\sqrt{2c}\,[(A + c)(A - c)^{-1}]^k(c - A)^{-1}b$."""
     factors = lu_factor(A - c * np.eye(len(A)))
-    state, found = -lu_solve(factors, b), np.empty(n)
-    for k in range(n):
-        found[k] = readout @ state
+    state = -np.sqrt(2 * c) * lu_solve(factors, b)
+    for _ in range(n):
+        yield state
         state = state + 2 * c * lu_solve(factors, state)
-    return np.sqrt(2 * c) * found
+
+
+def of_system(A: FloatArray, b: FloatArray, readout: FloatArray, n: int, c: float) -> FloatArray:
+    """Coefficients of the filter readout' e^(At) b, shape (n,)."""
+    return np.array([readout @ state for state in states(A, b, n, c)])
+
+
+def convolve(first: FloatArray, second: FloatArray, c: float) -> FloatArray:
+    r"""Coefficients of the convolution in both times of two kernels, (m, m) and (n, n), shape (m + n, m + n).
+
+    It follows from $\phi_j * \phi_k = (\phi_{j+k} - \phi_{j+k+1})/\sqrt{2c}$.
+    """
+    product = np.pad(convolve2d(first, second), 1)  # of index sums
+    down = product[1:] - product[:-1]
+    return (down[:, 1:] - down[:, :-1]) / (2 * c)
 
 
 def kernel(n: int, sigma: FloatArray, vectors: float, matrix: float) -> tuple[FloatArray, FloatArray]:

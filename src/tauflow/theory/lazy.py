@@ -36,7 +36,7 @@ from scipy.linalg import eigh_tridiagonal
 
 from tauflow.analysis.arguments import FloatArray
 from tauflow.theory import _filter_expansion, _laguerre
-from tauflow.theory._arguments import as_positive, as_sigma, as_tau, as_train
+from tauflow.theory._arguments import as_positive, as_sigma, as_tau, as_train, together
 
 MOST = 3000
 """Most eigenfunctions that are used; enough up to sigma = 0.9999."""
@@ -178,6 +178,35 @@ def filter_covariance(
     functions = _laguerre.functions(len(modes.values), times, modes.c) @ modes.vectors  # (time, n)
     left = np.exp(-2 * learning[..., None] * modes.values)[..., None, :] * functions  # (..., time, n)
     return left @ modes.covariance(s, g) @ np.swapaxes(left, -1, -2)
+
+
+def kernel_spread(sigma: ArrayLike, neurons: ArrayLike) -> FloatArray:
+    r"""Relative standard deviation over networks of the kernel C at its first eigenfunction, $\sqrt{2/N}\,(1+c)/2c$.
+
+    Given W, $\phi_0C_N\phi_0 = |Xu|^2/N$ with $X = \sqrt{2c}\,(1 + c - W/\sqrt N)^{-1}$ is quadratic in the Gaussian u;
+    its relative variance is $2\,\mathrm{Tr}(X^TX)^2/(\mathrm{Tr}\,X^TX)^2 = 2\beta^2/N$ with $\beta = (1+c)/2c$.
+    What W adds is of order 1/N.
+
+    Args:
+        sigma: Standard deviation of the weights, in (0, 1), any shape.
+        neurons: N >= 1, any shape that fits.
+
+    Returns:
+        The relative standard deviation, of the common shape.
+
+    Raises:
+        ValueError: If an argument is out of range or the shapes do not broadcast.
+
+    Assumes: leading order in N^-1/2.
+    Source: this library, from the traces of schuessler2020, Eqs. 77-80.
+
+    Example:
+        >>> round(float(kernel_spread(0.6, 200)), 6)
+        0.1125
+    """
+    s, n = together(sigma=as_sigma(sigma), neurons=as_positive("neurons", neurons))
+    c = np.sqrt(1 - s**2)
+    return np.sqrt(2 / n) * (1 + c) / (2 * c)
 
 
 class _Modes(NamedTuple):
