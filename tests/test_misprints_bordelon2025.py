@@ -322,6 +322,18 @@ def test_warm_start_needs_the_identity():
     assert np.abs(clean - (1 + outlier)).min() < 1e-12 and np.abs(clean - outlier).min() > 0.9
 
 
+def test_filter_of_the_planted_pair():
+    """F3 to F7: without a bulk f = |u||v| exp(-ct) cos(wt + phi_u - phi_v)."""
+    rng = np.random.default_rng(6)
+    pair = np.linalg.qr(rng.standard_normal((N, 2)))[0]
+    z, c, omega, u, v = (pair[:, 0] + 1j * pair[:, 1]) / np.sqrt(2), 0.2, 0.9, 0.7 - 0.4j, -0.3 + 0.8j
+    W = np.sqrt(N) * 2 * ((1 - c + 1j * omega) * np.outer(z, z.conj())).real
+    full_u, full_v = (np.sqrt(N) * np.sqrt(2) * (x * z).real for x in (u, v))
+    wanted = np.abs(u * v) * np.exp(-c * TIMES) * np.cos(omega * TIMES + np.angle(u) - np.angle(v))
+    np.testing.assert_allclose(response(W, full_u, full_v, 1 / N), wanted, atol=1e-10)
+    assert np.abs(response(W, full_v, full_u, 1 / N) - wanted).max() > 0.1, "the sign of the phase matters"
+
+
 def test_adjoints_in_the_plane():
     """F16: both carry sqrt N, and the second starts from v."""
     rng = np.random.default_rng(2)
