@@ -2,8 +2,19 @@
 
 from tauflow.theory.base import Assumption, Overlay, Theory, overlay
 from tauflow.theory.fixed_point_theory import FixedPointTheory
+from tauflow.theory.oscillator_theory import OscillatorTheory
+from tauflow.theory.outlier_theory import OutlierTheory
 
 #: Every theory that a study tries to lay over its run.
-THEORIES: tuple[Theory, ...] = (FixedPointTheory(),)
+THEORIES: tuple[Theory, ...] = (FixedPointTheory(), OutlierTheory(), OscillatorTheory())
 
-__all__ = ["THEORIES", "Assumption", "FixedPointTheory", "Overlay", "Theory", "overlay"]
+__all__ = [
+    "THEORIES",
+    "Assumption",
+    "FixedPointTheory",
+    "OscillatorTheory",
+    "OutlierTheory",
+    "Overlay",
+    "Theory",
+    "overlay",
+]

@@ -88,7 +88,8 @@ def regime(target: FilterTask, sigma: float, *, train: Sequence[str] = EVERYTHIN
         kind, how = "rich", "so that learning has to make new eigenvalues"
     else:
         kind, how = "out of reach", "so that it takes weights without bound to come ever closer"
-    time = _escape_time(target, float(spread)) if kind == "rich" else math.nan
+    single = leak(target) if kind == "rich" else None
+    time = float(escape_time(single[0], spread, single[1])) if single else math.nan  # a coefficient acts as gamma0 does
     due = "" if math.isnan(time) else f", the first after about {time:.2g}"
     return Regime(kind, margin, time, "theorem" if alone else "rule of thumb", f"{where}, {how}{due}.")
 
@@ -99,7 +100,7 @@ def _where(target: FilterTask, sigma: float) -> tuple[str, float]:
         return "The filter is 0", -sigma
     if not isinstance(target, ExponentialFilter):
         return "A filter with kinks has no finite norm in any bulk", math.nan
-    rates = np.array([rate for rate, weight in _distinct(target).items() if weight != 0])
+    rates = np.array(list(distinct_terms(target)))
     farthest = complex(rates[np.argmax(np.abs(1 - rates))])
     margin = abs(1 - farthest) - sigma
     side = "outside" if margin >= 0 else "inside"
@@ -107,23 +108,21 @@ def _where(target: FilterTask, sigma: float) -> tuple[str, float]:
     return f"The rate {told} lies {abs(margin):.2g} {side} the bulk |1 - p| < {sigma:.4g}", margin
 
 
-def _distinct(target: ExponentialFilter) -> dict[complex, complex]:
-    """Coefficient of each different rate, that of a conjugate pair counted once."""
+def distinct_terms(target: ExponentialFilter) -> dict[complex, complex]:
+    """Coefficient of each different rate of a target, those of conjugate rates together; none is 0."""
     found: dict[complex, complex] = {}
     for coefficient, rate in zip(*target.terms(), strict=True):
         if rate.imag > 0:  # Re(a e^-pt) is also that of the conjugates
             coefficient, rate = coefficient.conjugate(), rate.conjugate()
         weight = coefficient.real if rate.imag == 0 else coefficient
         found[complex(rate)] = found.get(complex(rate), 0) + complex(weight)
-    return found
+    return {rate: weight for rate, weight in found.items() if weight != 0}
 
 
-def _escape_time(target: FilterTask, sigma: float) -> float:
-    """Escape time where the target is one real exponential of positive coefficient, which counts as a richness."""
-    if not isinstance(target, ExponentialFilter):
-        return math.nan
-    terms = [(rate, weight) for rate, weight in _distinct(target).items() if weight != 0]
-    if len(terms) != 1 or terms[0][0].imag != 0 or terms[0][1].real <= 0:
-        return math.nan
-    rate, weight = terms[0]
-    return float(escape_time(rate.real, sigma, weight.real))
+def leak(target: FilterTask) -> tuple[float, float] | None:
+    """Rate and coefficient of a target that is one real exponential of positive coefficient, else None."""
+    terms = distinct_terms(target) if isinstance(target, ExponentialFilter) else {}
+    if len(terms) != 1:
+        return None
+    ((rate, weight),) = terms.items()
+    return (rate.real, weight.real) if rate.imag == 0 and weight.real > 0 else None
