@@ -20,9 +20,9 @@ $$ L = \frac{v^TPv}{\gamma_0^2} - \frac{2v^TXc_*}{\gamma_0} + L_*, \quad
 vector of the subspace out of it. For large N, $\sigma G$ and its transpose act on the vectors that they make as
 $\sigma(\ell_1 + \ell_2^*)$ and $\sigma(\ell_1^* + \ell_2)$: $\ell_1$ and $\ell_2$ each put a letter in front of a
 word, words are orthogonal, and the empty words are the subspace itself. Every way out and back costs $\sigma^2$, so a
-network on the words of up to `order` letters, $k(2^{\text{order}+1} - 1)$ neurons, is right to
-$O(\sigma^{2\,\text{order}})$; order 0 is the paper's reduction, `dress` makes the others. `project` takes
-the words that a given network's own weights make.
+network on the words of up to m letters, $k(2^{m+1} - 1)$ neurons, leaves out terms of order $\sigma^{2m+2}$; without
+letters it is the paper's reduction, `dress` makes the others. `project` takes the words that a given network's own
+weights make.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def effective_flow(
         array([[0.5]])
     """
     times, system = as_tau(tau), _realisation(target)
-    start, shape, (gain,) = _network(u, v, M, gamma0)
+    start, shape, (gain,) = _network(u, v, M, "gamma0", as_positive("gamma0", gamma0))
     if shape:
         raise ValueError(f"u has shape {start.u.shape}; it must be one network's read-in, shape (k,).")
     if not np.isfinite(_excess(*start, system, gain)[0]):
@@ -180,7 +180,7 @@ def effective_flow(
     return EffectiveFlow(parts[0], parts[1], parts[2].reshape(*times.shape, k, k), loss.reshape(times.shape))
 
 
-def dress(u: ArrayLike, v: ArrayLike, M: ArrayLike, sigma: ArrayLike, order: int = 1) -> EffectiveNetwork:
+def dress(u: ArrayLike, v: ArrayLike, M: ArrayLike, sigma: ArrayLike, letters: int = 1) -> EffectiveNetwork:
     r"""Add to an effective network what a random bulk of radius sigma does to it, in powers of $\sigma^2$.
 
     Args:
@@ -188,10 +188,10 @@ def dress(u: ArrayLike, v: ArrayLike, M: ArrayLike, sigma: ArrayLike, order: int
         v: Readout, shape (..., k).
         M: Recurrent weights within the subspace, shape (..., k, k).
         sigma: Standard deviation of the entries of the bulk in W, in (0, 1), shape (...).
-        order: How many letters a word may have, >= 0; 0 gives the network back.
+        letters: How many letters a word may have, >= 0; 0 gives the network back.
 
     Returns:
-        `EffectiveNetwork` of k(2^(order+1) - 1) neurons; the first k are those given.
+        `EffectiveNetwork` of k(2^(letters+1) - 1) neurons; the first k are those given.
 
     Raises:
         ValueError: If an argument is out of range or the shapes do not fit.
@@ -200,19 +200,16 @@ def dress(u: ArrayLike, v: ArrayLike, M: ArrayLike, sigma: ArrayLike, order: int
     Source: this library: the bulk is a circular element on a Fock space. bordelon2025 leaves it out (E8, F9).
 
     Example:
-        >>> dress([1.0], [1.0], [[0.0]], 0.1, order=1).M
+        >>> dress([1.0], [1.0], [[0.0]], 0.1, letters=1).M
         array([[0. , 0. , 0.1],
                [0.1, 0. , 0. ],
                [0. , 0. , 0. ]])
     """
-    whole_number("order", order, 0)
-    within, shape, _ = _network(u, v, M, 1.0)
-    try:
-        s = np.broadcast_to(as_sigma(sigma), shape)
-    except ValueError as error:
-        raise error if "shape" not in str(error) else _unfit(within, sigma=np.shape(sigma)) from None
-    words, k = 2 ** (order + 1) - 1, within.u.shape[-1]
-    node = np.arange(2**order - 1)  # word i followed by its two longer ones, 2i + 1 and 2i + 2
+    whole_number("letters", letters, 0)
+    within, shape, spread = _network(u, v, M, "sigma", as_sigma(sigma))
+    s = spread.reshape(shape)
+    words, k = 2 ** (letters + 1) - 1, within.u.shape[-1]
+    node = np.arange(2**letters - 1)  # word i followed by its two longer ones, 2i + 1 and 2i + 2
     step = np.zeros((words, words))
     step[2 * node + 1, node] = step[node, 2 * node + 2] = 1.0
     whole = np.kron(step, np.eye(k)) * s[..., None, None]  # (..., words k, words k)
@@ -221,33 +218,33 @@ def dress(u: ArrayLike, v: ArrayLike, M: ArrayLike, sigma: ArrayLike, order: int
     return EffectiveNetwork(np.concatenate([within.u, outside], -1), np.concatenate([within.v, outside], -1), whole)
 
 
-def project(u: ArrayLike, v: ArrayLike, W: ArrayLike, vectors: ArrayLike, order: int = 0) -> EffectiveNetwork:
-    r"""Project a network on what some vectors become under up to `order` factors $W/\sqrt N$ or $W^T/\sqrt N$.
+def project(u: ArrayLike, v: ArrayLike, W: ArrayLike, vectors: ArrayLike, factors: int = 0) -> EffectiveNetwork:
+    r"""Project a network on what some vectors become under up to `factors` factors $W/\sqrt N$ or $W^T/\sqrt N$.
 
     Args:
         u: Read-in, shape (n,).
         v: Readout, shape (n,).
         W: Recurrent weights, before their factor 1/√N, shape (n, n).
         vectors: Vectors to begin with, shape (m, n).
-        order: How many factors, >= 0; 0 for the span of the vectors themselves.
+        factors: How many factors, >= 0; 0 for the span of the vectors themselves.
 
     Returns:
-        `EffectiveNetwork` of m(2^(order+1) - 1) neurons, or fewer where the vectors depend on each other. Its flow is
-        that of the network up to errors of order $\sigma^{2\,\text{order}+2}$ if the span holds u, v and whatever is
+        `EffectiveNetwork` of m(2^(factors+1) - 1) neurons, or fewer where the vectors depend on each other. Its flow is
+        that of the network up to errors of order $\sigma^{2\,\text{factors}+2}$ if the span holds u, v and whatever is
         large in W, and the rest of W/√N has radius $\sigma$.
 
     Raises:
         ValueError: If an argument is not finite, the shapes do not fit, or all vectors are 0.
 
     Assumes: small weights outside the span.
-    Source: bordelon2025, Eqs. F8-F12, which is order 0 with the two vectors of the planted plane; higher orders by
+    Source: bordelon2025, Eqs. F8-F12, which has no factors and two vectors of the planted plane; factors by
         this library. Deviation from print: none.
 
     Example:
         >>> project([2.0, 0.0], [2.0, 0.0], np.zeros((2, 2)), [[1.0, 0.0]]).u.round(4)
         array([1.4142])
     """
-    whole_number("order", order, 0)
+    whole_number("factors", factors, 0)
     W_ = np.asarray(matrix("W", real_array("W", W, wanted="a square matrix of finite numbers"), square=True))
     first, second = (
         real_array(name, x, wanted="a vector, shape (n,)", minimum_ndim=1) for name, x in (("u", u), ("v", v))
@@ -259,7 +256,7 @@ def project(u: ArrayLike, v: ArrayLike, W: ArrayLike, vectors: ArrayLike, order:
         raise ValueError(f"The shapes do not fit together: {shapes}; they must be (n,), (n,), (n, n) and (m, n).")
     M, basis = W_ / np.sqrt(n), _orthonormal(start, start[:0])
     newest = basis
-    for _ in range(order):
+    for _ in range(factors):
         newest = _orthonormal(np.concatenate([newest @ M.T, newest @ M]), basis)
         basis = np.concatenate([basis, newest])  # (k, n)
     if not len(basis):
@@ -278,28 +275,24 @@ def _orthonormal(rows: FloatArray, basis: FloatArray) -> FloatArray:
 
 
 def _network(
-    u: ArrayLike, v: ArrayLike, M: ArrayLike, gamma0: ArrayLike
+    u: ArrayLike, v: ArrayLike, M: ArrayLike, name: str, scale: FloatArray
 ) -> tuple[EffectiveNetwork, tuple[int, ...], FloatArray]:
-    """Check and broadcast a network and gamma0; return it, the leading shape, and gamma0 flattened."""
+    """Check a network and broadcast it with a scale; return it, the leading shape, and the scale flattened."""
     weights = np.asarray(matrix("M", real_array("M", M, wanted="square matrices of finite numbers"), square=True))
-    read_in, readout = (real_array(name, x, wanted=_VECTORS, minimum_ndim=1) for name, x in (("u", u), ("v", v)))
-    gain, k = as_positive("gamma0", gamma0), weights.shape[-1]
-    given = EffectiveNetwork(read_in, readout, weights)
-    if read_in.shape[-1] != k or readout.shape[-1] != k:
-        raise _unfit(given)
+    read_in, readout = (real_array(each, x, wanted=_VECTORS, minimum_ndim=1) for each, x in (("u", u), ("v", v)))
+    k, given = weights.shape[-1], {"u": read_in.shape, "v": readout.shape, "M": weights.shape, name: scale.shape}
     try:
-        shape = np.broadcast_shapes(read_in.shape[:-1], readout.shape[:-1], weights.shape[:-2], gain.shape)
+        if read_in.shape[-1] != k or readout.shape[-1] != k:
+            raise ValueError
+        shape = np.broadcast_shapes(read_in.shape[:-1], readout.shape[:-1], weights.shape[:-2], scale.shape)
     except ValueError:
-        raise _unfit(given, gamma0=gain.shape) from None
+        told = ", ".join(f"{each} {found}" for each, found in given.items())
+        raise ValueError(
+            f"The shapes do not fit together: {told}; u and v need (..., k) where M has (..., k, k)."
+        ) from None
     first, second = (np.broadcast_to(x, (*shape, k)) for x in (read_in, readout))
     whole = EffectiveNetwork(first, second, np.broadcast_to(weights, (*shape, k, k)))
-    return whole, shape, np.broadcast_to(gain, shape).ravel()
-
-
-def _unfit(given: EffectiveNetwork, **others: tuple[int, ...]) -> ValueError:
-    shapes = {name: x.shape for name, x in given._asdict().items()} | others
-    told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    return ValueError(f"The shapes do not fit together: {told}; u and v need (..., k) where M has (..., k, k).")
+    return whole, shape, np.broadcast_to(scale, shape).ravel()
 
 
 def _each(
@@ -307,7 +300,7 @@ def _each(
 ) -> list[FloatArray]:
     """Apply a function of one network to a stack of them."""
     system = _realisation(target)
-    stack, shape, gains = _network(u, v, M, gamma0)
+    stack, shape, gains = _network(u, v, M, "gamma0", as_positive("gamma0", gamma0))
     k = stack.u.shape[-1]
     rows = zip(stack.u.reshape(-1, k), stack.v.reshape(-1, k), stack.M.reshape(-1, k, k), gains, strict=True)
     found = [function(*one, system, gain) for *one, gain in rows]

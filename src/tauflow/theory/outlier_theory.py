@@ -13,7 +13,7 @@ from tauflow.theory.effective_network import EffectiveFlow, project
 from tauflow.theory.filter_reading import FilterMember, filter_member
 from tauflow.theory.projected_flow import Networks
 
-ORDER = 2
+FACTORS = 2
 
 
 class OutlierTheory:
@@ -84,7 +84,7 @@ class OutlierTheory:
 
 def _networks(member: FilterMember) -> Networks:
     u, v, W, start = member.u, member.v, member.W0, np.stack([member.u, member.v])
-    return project(u, v, W, start, ORDER), project(u, v, W, start, ORDER - 1)
+    return project(u, v, W, start, FACTORS), project(u, v, W, start, FACTORS - 1)
 
 
 def _outlier(flow: EffectiveFlow) -> FloatArray:
