@@ -9,7 +9,19 @@ import pytest
 
 from tauflow import analysis
 from tauflow.tasks import LeakyIntegrator
-from tauflow.theory import THEORIES, Assumption, Overlay, Theory, fixed_point, lazy, mean_field, resolvent_traces
+from tauflow.theory import (
+    THEORIES,
+    Assumption,
+    Overlay,
+    Theory,
+    effective_network,
+    fixed_point,
+    lazy,
+    mean_field,
+    oscillator,
+    outlier,
+    resolvent_traces,
+)  # fmt: skip
 from tauflow.theory.base import overlay
 
 RNG = np.random.default_rng(0)
@@ -51,6 +63,14 @@ def sigma():
 
 
 TIMES = {"t1": RNG.uniform(0, 3, BATCH), "t2": RNG.uniform(0, 3, BATCH)}
+
+
+def leak():
+    return RNG.uniform(0.2, 1.5, BATCH)
+
+
+TURN = np.pad([[0.5, -0.8], [0.8, 0.5]], (0, 2))
+NETWORK = {"u": RNG.standard_normal((*BATCH, 4)), "v": RNG.standard_normal((*BATCH, 4)), "M": matrices(4, 4, 0.1)}
 SERIES = {"tau": tau(), "gain": gain(), "target": target()}
 PAIR = {"gain": gain(), "target": target()}
 CASES = {
@@ -101,13 +121,36 @@ CASES = {
     mean_field.kernel_trace: Case({"sigma": sigma()}),
     mean_field.learnable_range: Case({"sigma": sigma()}),
     mean_field.rkhs_norm: Case({"c_target": RNG.uniform(0.8, 1.2, BATCH), "sigma": sigma(), "omega": tau()}),
+    outlier.alignment: Case(
+        {
+            "u0": RNG.standard_normal((*BATCH, 4)), "v0": RNG.standard_normal((*BATCH, 4)), "W0": matrices(),
+            "c_target": leak(), "tau": tau(), "gamma0": leak(),
+        }, inner=None,
+    ),
+    outlier.escape_time: Case({"c_target": leak(), "sigma": sigma(), "gamma0": leak()}),
+    outlier.reduced_loss: Case({"u": leak(), "v": leak(), "c": leak(), "c_target": leak(), "gamma0": leak()}),
+    outlier.reduced_flow: Case({"tau": tau(), "sigma": sigma(), "c_target": leak(), "gamma0": leak(), "c": leak()}),
+    outlier.clamped_rate: Case({"tau": tau(), "c0": leak(), "c_target": leak()}),
+    outlier.flow_field: Case({"u": leak(), "c": leak(), "c_target": leak(), "gamma0": leak()}),
+    effective_network.effective_loss: Case({**NETWORK, "gamma0": leak()}, {"target": LeakyIntegrator(0.5)}),
+    effective_network.effective_gradient: Case(
+        {**NETWORK, "gamma0": leak()}, {"target": LeakyIntegrator(0.5)}, inner=None
+    ),
+    effective_network.effective_flow: Case(
+        {"tau": tau()}, {**{name: value[0, 0] for name, value in NETWORK.items()}, "target": LeakyIntegrator(0.5)},
+        inner=None,
+    ),
+    effective_network.dress: Case({**NETWORK, "sigma": sigma()}, {"letters": 1}, inner=None),
+    oscillator.eigenvalue_pair: Case({"M": matrices()}, inner=(2,)),
+    oscillator.planted_plane: Case({"W": matrices(4, 4, 0.01) + TURN}, inner=(2, 4)),
 }  # fmt: skip
 WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number out
+WITHOUT_BATCH = {effective_network.project}  # the size of its result depends on the numbers
 
 
 def discovered():
     """Every public function of the modules whose contract this is."""
-    modules = [analysis, fixed_point, lazy, mean_field, resolvent_traces]
+    modules = [analysis, effective_network, fixed_point, lazy, mean_field, oscillator, outlier, resolvent_traces]
     for module in modules:
         for name, thing in vars(module).items():
             own = inspect.isfunction(thing) and thing.__module__.startswith(("tauflow.analysis", "tauflow.theory"))
@@ -115,7 +158,7 @@ def discovered():
                 yield thing
 
 
-FUNCTIONS = sorted(set(discovered()) - WITHOUT_ARRAYS, key=lambda f: f.__name__)
+FUNCTIONS = sorted(set(discovered()) - WITHOUT_ARRAYS - WITHOUT_BATCH, key=lambda f: f.__name__)
 every = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 
 
@@ -201,7 +244,10 @@ def test_bad_numbers_are_answered_in_one_sentence(function, kind):
 WRONG = {"gain": (1.0, -0.1, 7), "tau": (-1e-9,), "neurons": (0,), "order": (0, 4, 1.5, "3"), "threshold": (-0.1, 1.0)}
 WRONG |= {"sigma": (0.0, 1.0, -0.1), "t": (-1.0,), "t1": (-1.0,), "t2": (-1.0,), "sigma_u": (-1.0,), "c_target": (0.0,)}
 WRONG |= {"n": (0, 2.5), "train": ("W_rec", (), None), "tolerance": (0.0,), "gamma": (0.0, -1.0)}
+WRONG |= {"c": (0.0, -1.0), "c0": (0.0,), "gamma0": (0.0, -1.0), "letters": (-1, 0.5)}
 WRONG |= {"i": (-1, 0.5), "power": (-1, 2.5), "rank": (-1, 0.5), "radius": (-0.1,), "key": (-1, None)}
+
+ALLOWED = {(analysis.functional_rank, "threshold", 1.0), (outlier.clamped_rate, "c_target", 0.0)}
 
 
 @every
@@ -209,7 +255,7 @@ def test_values_out_of_range_are_answered_in_one_sentence(function):
     case = CASES[function]
     for name in inspect.signature(function).parameters:
         for wrong in WRONG.get(name, ()):
-            if function is analysis.functional_rank and wrong == 1.0 and name == "threshold":
+            if (function, name, wrong) in ALLOWED:
                 continue
             with pytest.raises(ValueError) as error:
                 function(**{**case.batched, **case.fixed, name: wrong})

@@ -218,12 +218,16 @@ def reduced_flow(
         >>> np.round(flow.c, 6), np.round(flow.u[-1], 6)
         (array([1. , 0.2]), np.float64(1.0))
     """
-    spread = as_sigma(sigma)
-    first = spread / np.sqrt(2) if u is None else u
-    start = _common(first, first if v is None else v, c, c_target, gamma0)
-    times, _, *rest = together(
-        tau=as_tau(tau), sigma=spread, **dict(zip(("u", "v", "c", "c_target", "gamma0"), start, strict=True))
+    times, spread, leak, wanted, gain = together(
+        tau=as_tau(tau),
+        sigma=as_sigma(sigma),
+        c=as_positive("c", c),
+        c_target=as_positive("c_target", c_target),
+        gamma0=as_positive("gamma0", gamma0),
     )
+    first = spread / np.sqrt(2) if u is None else u
+    rest = _common(first, first if v is None else v, leak, wanted, gain)
+    times = np.broadcast_to(times, rest[0].shape)
     cases, which = np.unique(np.stack(rest, -1).reshape(-1, 5), axis=0, return_inverse=True)
     path = np.zeros((times.size, 3))
     for i, case in enumerate(cases):
