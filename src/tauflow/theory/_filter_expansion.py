@@ -26,9 +26,14 @@ class Expansion(NamedTuple):
     filter: Callable[[FloatArray], FloatArray]
     error: float = 0.0
 
+    def of_size(self, m: int) -> Expansion:
+        """The same filter with m coefficients; those that are not known are taken for 0."""
+        kept = self.coefficients[:m]
+        return self._replace(coefficients=np.pad(kept, (0, m - len(kept))))
+
 
 def expand(name: str, given: Any, m: int, c: float) -> Expansion:
-    """Expand a filter target, a linear system (A, b, c) or a function of time.
+    """Expand a filter target, a linear system (A, b, c), a function of time, or what is expanded already.
 
     Args:
         name: The argument's name, for errors.
@@ -39,6 +44,8 @@ def expand(name: str, given: Any, m: int, c: float) -> Expansion:
     Raises:
         ValueError: If it is none of these, or gives no finite numbers.
     """
+    if isinstance(given, Expansion):
+        return given.of_size(m)
     if hasattr(given, "realisation") and hasattr(given, "squared_norm"):
         system = given.realisation()
         found = _of_samples(given, m, c) if system is None else _of_system(system, m, c)
