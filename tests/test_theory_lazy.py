@@ -10,7 +10,7 @@ from scipy.linalg import solve_continuous_lyapunov
 
 from tauflow.tasks import DampedOscillator, LeakyIntegrator, SampledFilter
 from tauflow.theory import _laguerre
-from tauflow.theory.lazy import MOST, filter_covariance, filter_flow
+from tauflow.theory.lazy import MOST, filter_covariance, filter_flow, kernel_spread
 from tauflow.theory.mean_field import (
     autocorrelation,
     mercer_eigenfunctions,
@@ -298,3 +298,19 @@ def test_the_filters_are_sums_of_eigenfunctions_of_the_autocorrelation():
     found = _laguerre.of_system(A, b, readout, 12, c)
     t, w = _laguerre.panels(np.linspace(0, 60, 121), 8)
     np.testing.assert_allclose(found, (w * TARGET.filter(t)) @ mercer_eigenfunctions(12, t, SIGMA), atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.8])
+def test_the_kernel_spreads_over_networks_as_said(sigma):
+    """Its element at the first eigenfunction, in closed form for each network; sizes 60 and 240 give the 1/N."""
+    c, rng, ratios = np.sqrt(1 - sigma**2), np.random.default_rng(2), []
+    for n in (60, 240):
+        found = []
+        for _ in range(30):
+            J = sigma * rng.standard_normal((n, n)) / np.sqrt(n)
+            states = np.linalg.solve((1 + c) * np.eye(n) - J, sigma * rng.standard_normal((n, 60)))
+            found.append(2 * c * (states**2).sum(axis=0) / n)  # the integral of phi_0 C phi_0 of each read-in
+        assert abs(np.mean(found) / float(mercer_eigenvalues(1, sigma)[0]) - 1) < 0.1
+        ratios.append(np.std(found) / np.mean(found) / float(kernel_spread(sigma, n)))
+    assert np.abs(np.array(ratios) - 1).max() < 0.12, ratios
+    assert abs(ratios[1] - 1) < 0.08, ratios
