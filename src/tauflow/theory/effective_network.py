@@ -164,9 +164,10 @@ def effective_flow(
         array([[0.5]])
     """
     times, system = as_tau(tau), _realisation(target)
-    start, shape, (gain,) = _network(u, v, M, "gamma0", as_positive("gamma0", gamma0))
+    start, shape, gains = _network(u, v, M, "gamma0", as_positive("gamma0", gamma0))
     if shape:
-        raise ValueError(f"u has shape {start.u.shape}; it must be one network's read-in, shape (k,).")
+        raise ValueError(f"u, v, M and gamma0 are those of networks {shape}; they must be those of one network.")
+    gain = float(gains[0])
     if not np.isfinite(_excess(*start, system, gain)[0]):
         raise ValueError("M has an eigenvalue with real part >= 1; it must have none, so that the network is stable.")
     k, ascending, back = len(start.u), *np.unique(times.ravel(), return_inverse=True)
