@@ -159,6 +159,7 @@ def test_other_runs_are_told_apart():
     gone = losses, first, (np.nan * last[0], last[1], last[2])
     data = flowed(gone).data.assign_coords(status=("run", ["diverged"]), stopped_at=("run", [8]))
     assert failing(Run(data)) == ["lazy learning"]
+    assert failing(Run(flowed().data.isel(snapshot=[0]))) == ["lazy learning"]
     with pytest.raises(ValueError, match="does not follow gradient flow"):
         THEORY.predict(flowed(unit="update"))
 

@@ -79,6 +79,8 @@ def large(member: FilterMember) -> Found:
 def still_kernel(run: Run, i: int, member: FilterMember) -> Found:
     """Whether learning is lazy: relative change of the network's own tangent kernel from first to last weights."""
     name, n = "lazy learning", neurons(run, i)
+    if run.data.sizes["snapshot"] < 2:
+        return Found(name, math.nan, KERNEL_LIMIT, "The run keeps only its first weights; record its last ones too.")
     last = [np.asarray(run.weights(field, i), np.float64) for field in ("W", "W_in", "W_out")]
     W, u, v = last[0][:n, :n], last[1][:n, 0], last[2][0, :n]
     if not all(np.isfinite(each).all() for each in (W, u, v)):
