@@ -73,7 +73,7 @@ def test_many_seeds_are_summed_up(finished):
 
     _, folder = finished
     study = tauflow.resume_study(folder)
-    many = SimpleNamespace(configuration=study.configuration, table=lambda: study.table() * 5)
+    many = SimpleNamespace(configuration=study.configuration, measures=study.measures, table=lambda: study.table() * 5)
     console = Console(width=100, record=True, file=open(os.devnull, "w"))
     console.print(study_table(many))
     text = console.export_text()
@@ -97,7 +97,9 @@ def test_diverged_members_have_no_outliers_and_are_left_out(finished, copies):
     last, lost = study.table()
     last["outliers"] = (1.5 + 0j, 1.2 + 0j)
     lost.update(status="diverged", stopped_at=3, delta_W_norm=np.nan, final_loss=np.nan, outliers=())
-    text = shown(SimpleNamespace(configuration=study.configuration, table=lambda: [last, lost] * copies))
+    text = shown(
+        SimpleNamespace(configuration=study.configuration, measures=study.measures, table=lambda: [last, lost] * copies)
+    )
     row = next(line for line in text.splitlines() if "eigenvalue outliers" in line)
     assert row.split("of W")[1].split() == (["1.5", "-"] if copies == 1 else ["2", "2", "2"])
 
@@ -147,6 +149,22 @@ BAD = [
     (["study", "flip-flop", "--phi", "tahn"], "There is no phi 'tahn'; did you mean 'tanh'?"),
     (["study", "flip-flop", "--optimizer", "lbfgs"], "optimizer is 'lbfgs'; it must be 'adam' or 'sgd'"),
     (["study", "fixed-point", "--target", "inf"], "target is inf; it must be a finite number"),
+    (
+        ["study", "flip-flop", "--duration", "3"],
+        "duration came for a study of flip-flop, where networks learn by updates",
+    ),
+    (["study", "oscillator", "--batch", "3"], "batch came for a study of oscillator, where networks learn by gradient"),
+    (["study", "leaky-integrator", "--points", "1"], "points is 1; it must be a whole number >= 2"),
+    (["study", "leaky-integrator", "--gamma0", "0"], "gamma0 is 0.0; it must be a number > 0"),
+    (
+        ["study", "leaky-integrator", "--set", "c"],
+        "'c' came with --set; it must be NAME=VALUE, for example --set c=0.1.",
+    ),
+    (["study", "leaky-integrator", "--set", "c=-1"], "c is -1; it must be a number > 0"),
+    (["study", "leaky-integrator", "--set", "c=1", "--set", "c=2"], "--set names c twice"),
+    (["study", "leaky-integrator", "--set", "rate=1"], "There is no setting 'rate' of leaky-integrator; "),
+    (["study", "leaky-integrator", "--set", "dt=1"], "settings has dt, which a study has by itself; give it as dt=."),
+    (["study", "--resume", "nowhere", "--set", "c=1"], "--set came with --resume"),
     (["study", "flip-flop", "--gian", "1"], "No such option: --gian"),
     (["study", "flip-flop", "mante"], "unexpected extra argument"),
     (["studdy"], "No such command 'studdy'"),

@@ -15,9 +15,19 @@ from tauflow import study as studies
 from tauflow.analysis import shuffle_entries
 from tauflow.learning import Record, network_key
 from tauflow.run import RunError, load
-from tauflow.study import RECIPES, StudyConfiguration, StudyInterrupted, recipe, resume_study, run_study
+from tauflow.study import (
+    RECIPES,
+    Flow,
+    StudyConfiguration,
+    StudyInterrupted,
+    TrialEvaluation,
+    recipe,
+    resume_study,
+    run_study,
+)
+from tauflow.study.evaluation import evaluation_keys
 from tauflow.study.folders import first_free, make_new
-from tauflow.study.measures import evaluation_keys, measure, ranks_to_try, updates_to_threshold
+from tauflow.study.measures import measure, ranks_to_try, updates_to_threshold
 from tauflow.tasks import TASKS, make_task
 
 SMALL = {"task": "flip-flop", "neurons": 24, "seeds": 2, "steps": 6, "seed": 3, "record": Record(measurements=3)}
@@ -114,7 +124,7 @@ def test_truncated_losses_agree_with_numpy(small, by_hand):
 
 def test_functional_rank_is_the_first_rank_below_the_threshold(small):
     task, ranks = make_task("flip-flop"), small.measures["rank"].values
-    lenient = measure(small.run, task, gain=0.9, seed=3, threshold=0.95, trials=512)
+    lenient = measure(small.run, TrialEvaluation(task, 512, 3), gain=0.9, seed=3, threshold=0.95)
     for name in ("delta_W", "W"):
         curve, found = lenient[f"truncated_loss_{name}"].values, lenient[f"functional_rank_{name}"].values
         for losses, rank, initial in zip(curve, found, lenient["initial_loss"].values, strict=True):
@@ -136,7 +146,8 @@ def test_every_task_has_its_recipe():
     assert RECIPES.keys() == TASKS.keys()
     for name in TASKS:
         configuration = StudyConfiguration.complete(name, neurons=20)
-        assert configuration.steps == recipe(name).steps and configuration.learning_rate > 0
+        flows = isinstance(recipe(name).way, Flow)
+        assert (configuration.steps is None) == flows == (configuration.duration is not None)
         network = configuration.make_network(key=jax.random.key(0))
         loss = jax.eval_shape(configuration.make_objective(), network, jax.random.key(1))
         assert loss.shape == () and loss.dtype == np.float32
@@ -191,6 +202,14 @@ def test_more_seeds_leave_the_first_networks_as_they_are():
         ({"out": 3}, "The path is 3"),
         ({"record": Record(probes={"norm": lambda network: 0.0})}, "keeps no probes"),
         ({"record": Record(measurements=[0, 99]), "steps": 9}, "the run has 0 to 9"),
+        ({"record": Record(measurements=[0, 99]), "points": 9, "task": "oscillator"}, "the run has 0 to 8"),
+        ({"task": "oscillator", "steps": 9}, "steps came for a study of oscillator, where networks learn by gradient"),
+        ({"task": "oscillator", "learning_rate": 0.1}, "learning_rate came for a study of oscillator"),
+        ({"task": "oscillator", "duration": -1.0}, "duration is -1.0; it must be a learning time > 0"),
+        ({"gamma0": 0.5}, "gamma0 came for a study of flip-flop, where networks learn by updates of an optimizer"),
+        ({"settings": {"length": 3.0}}, "There is no setting 'length' of flip-flop"),
+        ({"settings": {"target_amplitude": 3.0}}, "settings has target_amplitude, which a study has by itself"),
+        ({"settings": 3}, "settings is 3; it must be the task's settings by name"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_and_leaves_nothing(given, words, tmp_path, monkeypatch):
@@ -242,7 +261,7 @@ import functools, os, signal, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 from tauflow.learning import Record
-from tauflow.study import run_study, study as module
+from tauflow.study import run_study, ways as module
 module.ensemble = functools.partial(module.ensemble, commit_seconds=0.0)
 def kill(news):
     if not isinstance(news, str) and news.update >= 5:
@@ -295,6 +314,14 @@ def test_a_finished_study_only_redoes_its_analysis(small, monkeypatch):
     assert again.measures.equals(small.measures) and again.report.exists()
 
 
+def test_a_setting_that_a_way_of_learning_lacks_is_missing():
+    document = json.loads(StudyConfiguration.complete("oscillator", settings={"c": 0.2}).to_json())
+    assert document["configuration"]["settings"] == {"c": 0.2} and "steps" not in document["configuration"]
+    del document["configuration"]["duration"]
+    with pytest.raises(ValueError, match="duration is missing; restore it"):
+        StudyConfiguration.from_json(json.dumps(document))
+
+
 def edited(**settings):
     """The JSON text of a study with some settings changed by hand."""
     document = json.loads(StudyConfiguration.complete("flip-flop").to_json())
@@ -311,6 +338,8 @@ def edited(**settings):
         ('{"schema": 9, "configuration": {}}', "schema 9"),
         ('{"schema": 1, "configuration": {"task": "mante"}}', "neurons is missing"),
         ('{"schema": 1, "configuration": {"task": "mante", "size": 3}}', "no setting 'size' of the study"),
+        (edited(steps=None), "steps is None; it must be a whole number >= 1"),
+        (edited(duration=3.0), "study.json cannot be used: duration came for a study of flip-flop"),
         (edited(phi="foo"), "study.json cannot be used: There is no phi 'foo'"),
         (edited(train=["W", "W_rec"]), "study.json cannot be used: There is no field to train 'W_rec'"),
         (edited(task="juggling"), "study.json cannot be used: There is no task 'juggling'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,8 +57,8 @@ def root(
 @app.command()
 def study(
     task: Annotated[str | None, typer.Argument(help="The task; `tauflow list` names all.", show_default=False)] = None,
-    gain: Annotated[Any, _number("g, the radius of the disk of W's first eigenvalues.  [default: 0.9]")] = None,
-    neurons: Annotated[Any, _number("Number of units.  [default: 256]", whole=True)] = None,
+    gain: Annotated[Any, _number("g, the radius of the disk of W's first eigenvalues.  [default: the task's]")] = None,
+    neurons: Annotated[Any, _number("Number of units.  [default: the task's]", whole=True)] = None,
     seeds: Annotated[Any, _number("Number of networks.  [default: 4]", whole=True)] = None,
     steps: Annotated[Any, _number("Number of updates.  [default: the task's]", whole=True)] = None,
     seed: Annotated[Any, _number("From which all randomness comes.  [default: 0]", whole=True)] = None,
@@ -68,19 +69,26 @@ def study(
     dt: Annotated[Any, _number("Time step in membrane times.  [default: the task's]")] = None,
     noise: Annotated[Any, _number("Noise on the state.  [default: 0]")] = None,
     target: Annotated[Any, _number("Size of the task's target.  [default: the task's]")] = None,
+    duration: Annotated[Any, _number("Learning time of a gradient flow.  [default: the task's]")] = None,
+    points: Annotated[Any, _number("Points at which a flow is recorded.  [default: 101]", whole=True)] = None,
+    gamma0: Annotated[Any, _number("Richness of continuous networks; small is lazy.  [default: 1]")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the task, for example --set c=0.1; repeatable.", metavar="NAME=VALUE"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder that does not exist yet.  [default: runs/TASK-N]", show_default=False)
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with the study in this folder.", metavar="DIR")] = None,
 ) -> None:
-    """Train networks on a task, measure what learning did, and write the page.
+    """Let networks learn a task, measure what learning did, and write the page.
 
     Example: tauflow study flip-flop --gain 0.9 --seeds 4
     """
     options = {
         "neurons": neurons, "gain": gain, "seeds": seeds, "steps": steps, "seed": seed, "phi": phi,
         "learning_rate": learning_rate, "optimizer": optimizer, "batch": batch, "dt": dt, "noise": noise,
-        "target": target, "out": out,
+        "target": target, "duration": duration, "points": points, "gamma0": gamma0, "set": set_ or None, "out": out,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
     if resume is not None and given:
@@ -90,7 +98,25 @@ def study(
         from tauflow.tasks import TASKS
 
         raise ValueError(f"No task came; name one of {', '.join(TASKS)}, for example: tauflow study flip-flop")
+    if "set" in given:
+        given["settings"] = _settings(given.pop("set"))
     _study(task, given, resume)
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Settings of a task from NAME=VALUE, where a value is a number, a list as in JSON, or text."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{pair!r} came with --set; it must be NAME=VALUE, for example --set c=0.1.")
+        if name in settings:
+            raise ValueError(f"--set names {name} twice; give it once.")
+        try:
+            settings[name] = json.loads(text)
+        except ValueError:
+            settings[name] = text
+    return settings
 
 
 def _study(task: str | None, given: dict[str, Any], resume: Path | None) -> None:

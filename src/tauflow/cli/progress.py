@@ -78,11 +78,11 @@ def sentence(news: Progress) -> str:
         >>> sentence(Progress(40, 1000, 3, 0, 1, 0.0123, 104.0, 37.0))
         '40/1000 updates; 3 running, 0 done, 1 diverged; loss 0.0123; 104 updates/s; 0:37 left'
     """
-    parts = [f"{news.update}/{news.steps} updates", _members(news)]
+    parts = [f"{news.update}/{news.steps} {news.unit}", _members(news)]
     if math.isfinite(news.loss):
         parts.append(f"loss {news.loss:.3g}")
     if math.isfinite(news.updates_per_second):
-        parts.append(f"{news.updates_per_second:.3g} updates/s")
+        parts.append(f"{news.updates_per_second:.3g} {news.unit}/s")
     if news.running and math.isfinite(news.seconds_left):
         parts.append(f"{clock(news.seconds_left)} left")
     return "; ".join(parts)

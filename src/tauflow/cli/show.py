@@ -44,25 +44,29 @@ def outlier_list(values: Sequence[complex], most: int = 4) -> str:
     return "\n".join(words[:most] + ([f"and {len(words) - most} more"] if len(words) > most else [])) or "none"
 
 
-def _relative(row: Mapping[str, Any], name: str) -> float:
-    return row[name] / row["initial_loss"] if row["initial_loss"] else math.nan
+def _with_relative(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the loss after shuffling as a fraction of the initial loss."""
+    initial = row["initial_loss"]
+    return {**row, "shuffled_loss_relative": row["shuffled_loss"] / initial if initial else math.nan}
 
 
-#: Line of the table -> its value for a row, and how to write it.
-_LINES: tuple[tuple[str, Callable[[Mapping[str, Any]], Any], Callable[[Any], str]], ...] = (
-    ("initial loss", lambda row: row["initial_loss"], number),
-    ("final loss", lambda row: row["final_loss"], number),
-    ("updates to 5 % of initial loss", lambda row: row["updates_to_threshold"], _whole),
-    ("functional rank of ΔW", lambda row: row["functional_rank_delta_W"], _whole),
-    ("functional rank of W", lambda row: row["functional_rank_W"], _whole),
-    ("‖ΔW‖", lambda row: row["delta_W_norm"], number),
-    ("loss after shuffling W₀ / initial", lambda row: _relative(row, "shuffled_loss"), number),
+#: Lines of the table: the measure, its name with the matrix that multiplies the state as {}, and how to write it.
+_LINES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("initial_loss", "initial loss", number),
+    ("final_loss", "final loss", number),
+    ("updates_to_threshold", "updates to 5 % of initial loss", _whole),
+    ("tau_to_threshold", "learning time τ to 5 % of initial loss", number),
+    ("functional_rank_delta_W", "functional rank of ΔW", _whole),
+    ("functional_rank_W", "functional rank of W", _whole),
+    ("delta_W_norm", "‖Δ{}‖", number),
+    ("shuffled_loss_relative", "loss after shuffling W₀ / initial", number),
 )
 
 
 def study_table(study: Study) -> Table:
     """The measures of a study: a column per network, or median and range where there are many."""
-    rows, settings = study.table(), study.configuration
+    rows, settings = [_with_relative(row) for row in study.table()], study.configuration
+    matrix = study.measures.attrs["matrix"]
     few = len(rows) <= MOST_COLUMNS
     title = f"{settings.task}, g = {settings.gain:g}, N = {settings.neurons}"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
@@ -73,19 +77,21 @@ def study_table(study: Study) -> Table:
     def add(label: str, values: Sequence[float], write: Callable[[float], str] = number) -> None:
         table.add_row(label, *([write(value) for value in values] if few else _spread(values, write)))
 
-    for label, read, write in _LINES:
-        add(label, [float(read(row)) for row in rows], write)
+    for name, label, write in _LINES:
+        if all(name in row for row in rows):
+            add(label.format(matrix), [float(row[name]) for row in rows], write)
     singular = [row["delta_W_singular_values"] for row in rows]
     for i in range(max(len(values) for values in singular)):
-        label = f"{'singular values of ΔW' if i == 0 else '':<22}{i + 1}"
+        heading = f"singular values of Δ{matrix} "
+        label = f"{heading if i == 0 else ' ' * len(heading)}{i + 1}"
         add(label, [values[i] if i < len(values) else math.nan for values in singular])
     ended = [not math.isnan(row["delta_W_norm"]) for row in rows]  # the others have no final weights
     if few:
         told = [outlier_list(row["outliers"]) if final else "-" for row, final in zip(rows, ended, strict=True)]
-        table.add_row("eigenvalue outliers of W", *told)
+        table.add_row(f"eigenvalue outliers of {matrix}", *told)
     else:
         counts = [len(row["outliers"]) if final else math.nan for row, final in zip(rows, ended, strict=True)]
-        add("eigenvalue outliers of W", counts, _whole)
+        add(f"eigenvalue outliers of {matrix}", counts, _whole)
     if any(row["status"] != "done" for row in rows):
         told = [row["status"] + (f" at {row['stopped_at']}" if row["stopped_at"] >= 0 else "") for row in rows]
         short = [f"{sum(row['status'] != 'done' for row in rows)} of {len(rows)} not done", "", ""]
@@ -119,14 +125,16 @@ def study_sentences(study: Study) -> list[str]:
 
 def _advice(study: Study) -> str:
     """What to try when every network diverged."""
-    data = study.run.data
+    data, matrix = study.run.data, study.measures.attrs["matrix"]
     if (data["stopped_at"].values == 0).all() and "diverged_spectral_abscissa" in data:
         lowest = float(data["diverged_spectral_abscissa"].values.min())
         if lowest >= 1:
             return (
-                f"the initial networks are unstable (W has a spectral abscissa of {number(lowest)} or more, and they "
-                "are stable below 1), so try a lower --gain."
+                f"the initial networks are unstable ({matrix} has a spectral abscissa of {number(lowest)} or more, and "
+                "they are stable below 1), so try a lower --gain."
             )
+    if data.attrs["kind"] == "flow":
+        return "the flow ran into unstable networks, so try a lower --gain or a shorter --duration."
     return "try a lower --learning-rate."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from tauflow.plots.reading import THRESHOLD
 LINEAR_RANKS = 40  # above it, ranks are spaced as log(1 + rank)
 
 
-def time_label(measures: xr.Dataset) -> str:
+def time_label(measures: xr.Dataset, what: str = "time") -> str:
     """Label of the trial's time axis, with its unit."""
-    return f"time ({measures['time'].attrs.get('unit', 'membrane time constants')})"
+    return f"{what} ({measures['time'].attrs.get('unit', 'membrane time constants')})"
 
 
 def stretches(time: np.ndarray, mask: np.ndarray) -> list[tuple[float, float]]:
@@ -106,6 +106,7 @@ def draw_predictions(
     variable: str,
     members: Sequence[int],
     most: int | None = None,
+    part: Callable[..., Any] = np.real,
 ) -> list[Line2D]:
     """Each theory dashed over its band; a member only where no drawn band of the same theory holds its prediction.
 
@@ -116,6 +117,7 @@ def draw_predictions(
         variable: What is predicted.
         members: Positions of the members.
         most: How many curves of a prediction with an index to draw; all by default.
+        part: What to draw of a complex prediction, `numpy.real` or `numpy.imag`.
 
     Returns:
         One handle for each theory.
@@ -127,7 +129,7 @@ def draw_predictions(
             if any(_told(curve, earlier) for earlier in drawn.setdefault(curve.label, [])):
                 continue
             drawn[curve.label].append(curve)
-            columns = curve.values.reshape(len(curve.values), -1)[:, :most]  # (k, index)
+            columns = part(curve.values).reshape(len(curve.values), -1)[:, :most]  # (k, index)
             if curve.band is not None:
                 half = curve.band.reshape(len(curve.band), -1)[:, :most]
                 for low, high in zip((columns - half).T, (columns + half).T, strict=True):

@@ -115,7 +115,9 @@ def singular_values(
         shown = range(len(values)) if member is None else [member]
         theory = drawing.draw_predictions(axes, axis.values, overlays, "delta_W_singular_values", shown, count)
         lines = sorted((x for x in axes.get_lines() if str(x.get_label()).startswith("$s_")), key=drawing.rank_of)
-        axes.set(xlabel=axis.label, ylabel="singular values of ΔW", title=title, ylim=(0, None))
+        axes.set(
+            xlabel=axis.label, ylabel=f"singular values of Δ{reading.matrix_name(data)}", title=title, ylim=(0, None)
+        )
         drawing.legend_below(axes, lines[:_IN_LEGEND] + theory)
     return _figure(axes)
 
@@ -128,7 +130,7 @@ def eigenvalues(
     radius: float | None = None,
     axes: Axes | None = None,
 ) -> Figure:
-    """Eigenvalues of W in the complex plane: before learning in grey, at one measurement in colour, circle of radius g.
+    """Eigenvalues of W (or W/√N) in the complex plane: first ones in grey, at one measurement in colour, circle of g.
 
     Args:
         run: A Run, or its dataset, with `W_eigenvalues (run, measurement, index)`.
@@ -147,9 +149,9 @@ def eigenvalues(
         who = reading.members(run)[member]
         values = np.asarray(data["W_eigenvalues"].values[member])  # (measurement, index)
         times = data["measurement_update"].values
-        before, now = values[0], values[measurement]
-        axes.plot(before.real, before.imag, "o", color=style.PALE, markersize=2.6, label=f"update {times[0]}")
-        label = f"update {times[measurement]}"
+        before, now, word = values[0], values[measurement], reading.position_word(data)
+        axes.plot(before.real, before.imag, "o", color=style.PALE, markersize=2.6, label=f"{word} {times[0]}")
+        label = f"{word} {times[measurement]}"
         axes.plot(now.real, now.imag, "o", color=style.WEIGHTS, markersize=2.6, label=label)
         radius = who.gain if radius is None else radius
         if radius is not None and radius > 0:
@@ -159,7 +161,8 @@ def eigenvalues(
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.08)
         axes.autoscale_view()
-        axes.set(xlabel="real part of λ(W)", ylabel="imaginary part of λ(W)", title=who.title)
+        name = reading.matrix_name(data)
+        axes.set(xlabel=f"real part of λ({name})", ylabel=f"imaginary part of λ({name})", title=who.title)
         drawing.legend_below(axes, axes.get_legend_handles_labels()[0], columns=3)
     return _figure(axes)
 
@@ -242,13 +245,76 @@ def trials(measures: xr.Dataset, *, member: int = 0) -> Figure:
     return figure
 
 
+def probes(run: Any, *, overlays: Sequence[Any] = ()) -> Figure:
+    """Every probe over learning, a panel each: all members, and what theories predict.
+
+    Args:
+        run: A Run, or its dataset, with variables `probe_<name>` of a few numbers, real or complex.
+        overlays: Theories' overlays; those that predict a probe are drawn dashed over it.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is no such probe.
+    """
+    data = reading.dataset(run)
+    found = reading.probes(data)
+    if not found:
+        raise ValueError("The Run has no probe that is a number or a few; give Record(probes={name: function}).")
+    with style.house_style():
+        axis, who = reading.learning_axis(data, "measurement"), reading.members(run)
+        figure = style.new_figure(style.PAGE if len(found) > 1 else style.COLUMN, 2.6 * ((len(found) + 1) // 2) + 0.4)
+        panels = figure.subplots((len(found) + 1) // 2, min(len(found), 2), squeeze=False).ravel()
+        for panel, each in zip(panels, found, strict=False):
+            handles: list[Any] = []
+            for i, member in enumerate(who):
+                fade = {"color": style.BLUE, "alpha": 0.6 if len(who) > 1 else 1.0, "linewidth": 1.0}
+                lines = panel.plot(axis.values[i], each.values[i], **fade)
+                lines[0].set_label("single seeds" if len(who) > 1 else member.title)
+                handles += lines[:1] if i == 0 else []
+            theories = drawing.draw_predictions(
+                panel, axis.values, overlays, each.name, range(len(who)), part=each.part
+            )
+            panel.set(xlabel=axis.label, ylabel=each.label)
+            drawing.legend_below(panel, handles + theories, columns=1)
+        for panel in panels[len(found) :]:
+            panel.remove()
+    return figure
+
+
+def filters(measures: xr.Dataset, *, member: int = 0, axes: Axes | None = None) -> Figure:
+    """Impulse responses of one network before and after learning, and the target's.
+
+    Args:
+        measures: Dataset with `filter_target (time)`, `filter_initial` and `filter_final (run, time)`, and coordinate
+            `time` in membrane time constants.
+        member: Position of the member.
+        axes: Where to draw; a new figure by default.
+
+    Returns:
+        The figure.
+    """
+    with style.house_style():
+        axes = _axes(axes)
+        time = np.asarray(measures["time"].values, dtype=float)
+        before, after = (measures[f"filter_{name}"].values[member] for name in ("initial", "final"))
+        handles = axes.plot(time, before, color=style.GREY, linewidth=1.0, label="before learning")
+        handles += axes.plot(time, after, color=style.BLUE, label="after learning")
+        handles += axes.plot(time, measures["filter_target"].values, "--", color=style.TARGET, label="target")
+        axes.set(xlabel=drawing.time_label(measures, "time since the impulse"), ylabel="impulse response")
+        drawing.legend_below(axes, handles, columns=3)
+    return _figure(axes)
+
+
 def save_figures(
     folder: str | os.PathLike[str], *, run: Any, measures: xr.Dataset | None = None, overlays: Sequence[Any] = ()
 ) -> dict[str, Path]:
     """Write a study's figures as PNG files, each in one step; a figure whose data are not there is left out.
 
     Args:
-        folder: Where to write loss.png, singular_values.png, eigenvalues.png, truncation.png and trials.png.
+        folder: Where to write loss.png, singular_values.png, eigenvalues.png, probes.png, truncation.png, trials.png
+            and filters.png.
         run: A Run, or its dataset.
         measures: The study's measures, see `truncation` and `trials`.
         overlays: Theories' overlays.
@@ -269,8 +335,12 @@ def save_figures(
         figures["singular_values"] = lambda: singular_values(run, overlays=overlays)
     if "W_eigenvalues" in data:
         figures["eigenvalues"] = lambda: eigenvalues(run)
+    if reading.probes(data):
+        figures["probes"] = lambda: probes(run, overlays=overlays)
     if "truncated_loss_delta_W" in measures:
         figures["truncation"] = lambda: truncation(measures, run=run)
     if "example_outputs" in measures:
         figures["trials"] = lambda: trials(measures, member=reading.first_done(run))
+    if "filter_final" in measures:
+        figures["filters"] = lambda: filters(measures, member=reading.first_done(run))
     return {name: style.save_figure(draw(), Path(folder) / f"{name}.png") for name, draw in figures.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +36,17 @@ def settings(data: xr.Dataset) -> dict[str, Any]:
 def network_name(data: xr.Dataset) -> str:
     """Name of the kind of network."""
     return str(json.loads(data.attrs.get("network", "{}")).get("name", "recurrent"))
+
+
+def matrix_name(data: xr.Dataset) -> str:
+    """The matrix whose spectra were recorded, as a label shows it: W, or W/√N."""
+    spectra = [data[name] for name in ("W_eigenvalues", "delta_W_singular_values") if name in data]
+    return next((str(each.attrs["matrix"]) for each in spectra if "matrix" in each.attrs), "W")
+
+
+def position_word(data: xr.Dataset) -> str:
+    """What counts positions in learning: updates, or the saved points of a flow."""
+    return "point" if data.attrs.get("kind") == "flow" else "update"
 
 
 class Axis(NamedTuple):
@@ -134,10 +145,10 @@ def _varying(data: xr.Dataset) -> list[str]:
 def _note(data: xr.Dataset, i: int, status: str, stop: int) -> str:
     if status == "done":
         return ""
-    text = status + (f" at update {stop}" if stop >= 0 else "")
+    text = status + (f" at {position_word(data)} {stop}" if stop >= 0 else "")
     for name, words in (
         ("diverged_grad_norm", "gradient norm"),
-        ("diverged_spectral_abscissa", "largest real part of W's eigenvalues"),
+        ("diverged_spectral_abscissa", f"largest real part of the eigenvalues of {matrix_name(data)}"),
     ):
         if status == "diverged" and name in data and np.isfinite(data[name].values[i]):
             text += f", {words} {number(data[name].values[i])}"
@@ -214,7 +225,7 @@ class Curve(NamedTuple):
 
     Attributes:
         label: The theory's name.
-        values: Shape (k,) or (k, index).
+        values: Shape (k,) or (k, index); complex where the quantity is.
         band: Half-width of its N^-1/2 band, shape as `values`, or None for an exact result.
     """
 
@@ -236,11 +247,52 @@ def predictions(overlays: Sequence[Any], variable: str, member: int) -> list[Cur
         prediction = overlay.prediction
         if prediction is None or variable not in prediction:
             continue
-        values = np.asarray(prediction[variable].values[member], dtype=float)
+        values = np.asarray(prediction[variable].values[member])
+        values = values if np.iscomplexobj(values) else values.astype(float)
         name = f"{variable}_band"
         band = np.asarray(prediction[name].values[member], dtype=float) if name in prediction else None
         out.append(Curve(str(overlay.theory_name), values, band))
     return out
+
+
+class Probe(NamedTuple):
+    """One real quantity that was probed over learning: a recorded one, or a part of a complex one.
+
+    Attributes:
+        name: Variable of the Run, for example "probe_outlier".
+        label: Axis label.
+        values: Shape (run, measurement, k), real.
+        part: What makes of the variable, or of a prediction of it, this real quantity.
+    """
+
+    name: str
+    label: str
+    values: np.ndarray
+    part: Callable[[np.ndarray], np.ndarray]
+
+
+MOST_NUMBERS = 8
+"""A probe of more numbers than these is no line to draw."""
+
+
+def probes(data: xr.Dataset) -> list[Probe]:
+    """All probes that are numbers or a few numbers; of a complex one the real and the imaginary part."""
+    out = []
+    for name, array in data.data_vars.items():
+        if not str(name).startswith("probe_") or array.dims[:2] != ("run", "measurement"):
+            continue
+        values = array.values.reshape(*array.shape[:2], -1)
+        if values.shape[-1] > MOST_NUMBERS or not values.size:
+            continue
+        label = str(name).removeprefix("probe_").replace("_", " ")
+        if np.iscomplexobj(values):
+            out += [Probe(str(name), f"{kind} part of {label}", part(values), part) for kind, part in _PARTS]
+        else:
+            out.append(Probe(str(name), label, values.astype(float), np.real))
+    return out
+
+
+_PARTS = (("real", np.real), ("imaginary", np.imag))
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -30,8 +30,9 @@ def write_report(
     """Write the page of a study, in one step, over an older one if there is one.
 
     It holds the loss with the seeds' spread; singular values of ΔW and eigenvalues of W with one slider over learning;
-    loss against truncation rank; sample trials; the measures; every theory, drawn where it applies and with the
-    assumptions that fail where not; settings, seeds, versions. What the run or the measures lack is left out.
+    what was probed; loss against truncation rank; sample trials, or the filters that were learned; the measures; every
+    theory, drawn where it applies and with the assumptions that fail where not; settings, seeds, versions. What the
+    run or the measures lack is left out.
 
     Args:
         path: The file, usually report.html. Missing folders above it are made.
@@ -111,7 +112,9 @@ def _sections(
         heading = "Loss over learning"
         sections.append(("loss", "Loss", heading, _loss_text(content), _plot("loss", heading)))
     if content["spectra"]:
-        sections.append(_spectra_section(content["spectra"]))
+        sections.append(_spectra_section(content["spectra"], content["matrix"]))
+    if content["probes"]:
+        sections.append(_probes_section(content["probes"]["panels"]))
     if content["truncation"]:
         text = (
             "<p>Here the trained weights are cut down to their strongest singular directions, and the task is tried "
@@ -127,6 +130,13 @@ def _sections(
             "target. Only the shaded times count in the loss.</p>"
         )
         sections.append(("trials", "Trial", "A sample trial", text, _plot("trials", "Inputs, targets and outputs")))
+    if content["filter"]:
+        text = (
+            "<p>The answer of the network to one impulse, before and after learning. Its loss is the squared distance "
+            "of this filter from the dashed target.</p>"
+        )
+        plot = _plot("filter", "Impulse response before and after learning, and the target", "low")
+        sections.append(("filter", "Filter", "What the network learned", text, plot))
     if measures.data_vars:
         text = (
             "<p>One column for each network; a dash means that there is nothing to measure. "
@@ -156,11 +166,24 @@ def _plot(name: str, label: str, size: str = "") -> str:
     return f'<div id="plot-{name}" class="plot {size}" role="img" aria-label="{escape(label)}"></div>'
 
 
-def _spectra_section(spectra: Mapping[str, Any]) -> Section:
+def _probes_section(panels: Sequence[Mapping[str, Any]]) -> Section:
     text = (
-        "<p>ΔW = W − W₀ is all that learning did to the recurrent weights. Move the slider through learning: "
-        "a few singular values of ΔW growing far above the others mean that a few directions carry the change; "
-        "eigenvalues of W that leave the circle of random weights are the dynamics that learning built.</p>"
+        "<p>Quantities that this study follows besides the spectra. A pale line is one network; dashed is what a "
+        "theory predicts.</p>"
+    )
+    figures = "".join(
+        _figure(f"probe-{i}", escape(panel["label"].capitalize()), "", size="low", wide=len(panels) == 1)
+        for i, panel in enumerate(panels)
+    )
+    return ("probes", "Probes", "What was probed over learning", text, f'<div class="pair">{figures}</div>')
+
+
+def _spectra_section(spectra: Mapping[str, Any], matrix: str) -> Section:
+    scaled = "" if matrix == "W" else f" Spectra are those of {matrix}, the matrix that multiplies the state."
+    text = (
+        f"<p>ΔW = W − W₀ is all that learning did to the recurrent weights.{scaled} Move the slider through learning: "
+        "a few singular values growing far above the others mean that a few directions carry the change; "
+        "eigenvalues that leave the circle of random weights are the dynamics that learning built.</p>"
     )
     singular, count = spectra["singular"], len(spectra["updates"])
     readout = '<span>first singular value s₁ = <b id="slider-s1"></b></span>' if singular else ""
@@ -177,7 +200,7 @@ def _spectra_section(spectra: Mapping[str, Any]) -> Section:
         some = f"The first {shown} of {spectra['of']}. " if shown < spectra["of"] else ""
         figures += _figure(
             "paths",
-            "Singular values of ΔW over learning",
+            f"Singular values of Δ{matrix} over learning",
             "The largest ones, darkest first; the green line is the slider’s position.",
             wide=not spectra["eigenvalues"],
         )
@@ -188,9 +211,9 @@ def _spectra_section(spectra: Mapping[str, Any]) -> Section:
             "Pale: before learning. Orange: at the slider’s position. "
             "Random weights of many neurons fill the dashed circle."
         )
-        figures += _figure("eigenvalues", "Eigenvalues of W in the complex plane", said, size="square")
+        figures += _figure("eigenvalues", f"Eigenvalues of {matrix} in the complex plane", said, size="square")
     if singular:
-        figures += _figure("spectrum", "Spectrum of ΔW", at_end, size="low", wide=True)
+        figures += _figure("spectrum", f"Spectrum of Δ{matrix}", at_end, size="low", wide=True)
     heading = "What learning changed in the weights"
     return ("spectra", "Spectra", heading, text, control + f'<div class="pair">{figures}</div>')
 
@@ -218,7 +241,7 @@ def _lead(data: xr.Dataset, members: Sequence[reading.Member]) -> str:
     neurons = data.sizes.get("unit", data.sizes.get("index"))
     of = f" of {neurons} neurons" if neurons else ""
     steps = data.sizes.get("update", 0)
-    unit = "updates" if data.attrs.get("kind") == "descend" else "points in learning"
+    unit = {"update": "updates", "point": "points in learning"}[reading.position_word(data)]
     long = f", {steps} {unit} each" if steps else ""
     who = f"{count} {network} networks{of}" if count > 1 else f"One {network} network{of}"
     return f"{who}{long}: what learning changed in their weights, and what theory says about it."
@@ -246,8 +269,9 @@ def _tiles(measures: xr.Dataset, data: xr.Dataset) -> str:
     tiles = [
         ("Loss after learning", median("final_loss"), f"{number(share, 2)} % of the initial" if share == share else ""),
         (f"Updates to {threshold}", median("updates_to_threshold"), "of the initial loss"),
+        (f"Learning time to {threshold}", median("tau_to_threshold"), "of the initial loss"),
         ("Functional rank of ΔW", median("functional_rank_delta_W"), f"of W: {number(median('functional_rank_W'))}"),
-        ("Size of the change ‖ΔW‖", median("delta_W_norm"), "Frobenius norm"),
+        (f"Size of the change ‖Δ{reading.matrix_name(data)}‖", median("delta_W_norm"), "Frobenius norm"),
         ("Loss with W₀ shuffled", median("shuffled_loss"), "ΔW kept"),
     ]
     shown = [(name, value, note) for name, value, note in tiles if np.isfinite(value)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,9 @@ def payload(
         "colours": _colours(),
         "loss": _loss(data, measures, overlays) if "loss" in data else None,
         "spectra": _spectra(data, measures, overlays) if "measurement" in data.dims else None,
+        "matrix": reading.matrix_name(data),
+        "probes": _probes(data, overlays),
+        "filter": _filter(measures) if "filter_final" in measures else None,
         "truncation": _truncation(run, measures) if "truncated_loss_delta_W" in measures else None,
         "trials": _trials(measures) if "example_outputs" in measures else None,
     }
@@ -84,13 +87,15 @@ def _axis(axis: reading.Axis, kept: np.ndarray) -> dict[str, Any]:
     return {"label": axis.label, "unit": axis.unit, "values": rounded(values[:, kept])}
 
 
-def _overlays(overlays: Sequence[Any], variable: str, count: int, kept: np.ndarray) -> list[dict[str, Any]]:
+def _overlays(
+    overlays: Sequence[Any], variable: str, count: int, kept: np.ndarray, part: Callable[..., Any] = np.real
+) -> list[dict[str, Any]]:
     """Predictions by theory, each a list over members of curves (index, k), so that a curve is one line."""
     out: dict[str, dict[str, Any]] = {}
     for i in range(count):
         for curve in reading.predictions(overlays, variable, i):
             entry = out.setdefault(curve.label, {"label": curve.label, "low": [], "high": [], "values": []})
-            lines = curve.values.reshape(len(curve.values), -1)[kept].T  # (index, k)
+            lines = part(curve.values).reshape(len(curve.values), -1)[kept].T  # (index, k)
             entry["values"].append(rounded(lines))
             if curve.band is not None:
                 half = curve.band.reshape(len(curve.band), -1)[kept].T
@@ -170,7 +175,7 @@ def _spectra(data: xr.Dataset, measures: xr.Dataset, overlays: Sequence[Any]) ->
         "axis": _axis(reading.learning_axis(data, "measurement"), kept),
         "updates": updates[kept].tolist(),
         "last": int(updates[-1]),
-        "word": "update" if data.attrs.get("kind") == "descend" else "point",
+        "word": reading.position_word(data),
         "singular": None,
         "eigenvalues": None,
         "outliers": None,
@@ -185,6 +190,33 @@ def _spectra(data: xr.Dataset, measures: xr.Dataset, overlays: Sequence[Any]) ->
     if "outliers" in measures:
         out["outliers"] = [_points(each[np.isfinite(each)]) for each in measures["outliers"].values]
     return out
+
+
+def _probes(data: xr.Dataset, overlays: Sequence[Any]) -> dict[str, Any] | None:
+    """Every probe as lines over learning, (run, curve, k), with what theories predict for it."""
+    found = reading.probes(data)
+    if not found:
+        return None
+    kept, count = _thinned(data.sizes["measurement"], LOSS_POINTS), data.sizes["run"]
+    panels = [
+        {
+            "label": each.label,
+            "values": rounded(each.values[:, kept].swapaxes(1, 2)),
+            "overlays": _overlays(overlays, each.name, count, kept, each.part),
+        }
+        for each in found
+    ]
+    return {"axis": _axis(reading.learning_axis(data, "measurement"), kept), "panels": panels}
+
+
+def _filter(measures: xr.Dataset) -> dict[str, Any]:
+    """Impulse responses before and after learning, (run, time), and the target's."""
+    names = ("target", "initial", "final")
+    return {
+        "label": drawing.time_label(measures, "time since the impulse"),
+        "time": rounded(np.asarray(measures["time"].values, float)),
+        **{name: rounded(np.asarray(measures[f"filter_{name}"].values, float)) for name in names},
+    }
 
 
 def _points(values: np.ndarray) -> list[list[float | None]]:

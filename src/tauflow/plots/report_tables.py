@@ -19,15 +19,20 @@ _ROWS: tuple[Row, ...] = (
     ("initial_loss", "Loss before learning", ""),
     ("final_loss", "Loss after learning", ""),
     ("updates_to_threshold", "Updates to {threshold} of the initial loss", "Counted on the training loss."),
+    ("tau_to_threshold", "Learning time τ to {threshold} of the initial loss", "The first saved point below it."),
     (
         "functional_rank_delta_W",
         "Functional rank of ΔW",
         "The smallest rank to which ΔW can be cut, W₀ kept, with the loss still below {threshold} of the initial one.",
     ),
     ("functional_rank_W", "Functional rank of W", "The same, but the whole of W is cut."),
-    ("singular", "First singular values of ΔW", "s₁, s₂, s₃ at the end: sizes of the strongest directions of change."),
-    ("outliers", "Eigenvalue outliers of W", "Eigenvalues clearly outside the circle: |λ| > max(1.1 g, 0.05)."),
-    ("delta_W_norm", "‖ΔW‖", "Frobenius norm: the size of the whole change of W."),
+    (
+        "singular",
+        "First singular values of Δ{matrix}",
+        "s₁, s₂, s₃ at the end: sizes of the strongest directions of change.",
+    ),
+    ("outliers", "Eigenvalue outliers of {matrix}", "Eigenvalues clearly outside the circle: |λ| > max(1.1 g, 0.05)."),
+    ("delta_W_norm", "‖Δ{matrix}‖", "Frobenius norm: the size of the whole change of {matrix}."),
     (
         "shuffled_loss",
         "Loss after shuffling W₀",
@@ -45,7 +50,8 @@ def measures_table(measures: xr.Dataset, data: xr.Dataset, members: Sequence[rea
         members: The Run's members.
     """
     several = len(members) > 1
-    threshold = f"{100 * measures.attrs.get('threshold', reading.THRESHOLD):g} %"
+    words = {"matrix": reading.matrix_name(data)}
+    words["threshold"] = f"{100 * measures.attrs.get('threshold', reading.THRESHOLD):g} %"
     keep = reading.not_diverged(data)
     head = "".join(
         f'<th scope="col" data-member="{i}">{escape(m.label)}{_status(m)}</th>' for i, m in enumerate(members)
@@ -57,8 +63,8 @@ def measures_table(measures: xr.Dataset, data: xr.Dataset, members: Sequence[rea
         if cells is None:
             continue
         texts, middle = cells
-        small = f"<small>{escape(gloss.format(threshold=threshold))}</small>" if gloss else ""
-        row = f'<th scope="row">{escape(title.format(threshold=threshold))}{small}</th>'
+        small = f"<small>{escape(gloss.format(**words))}</small>" if gloss else ""
+        row = f'<th scope="row">{escape(title.format(**words))}{small}</th>'
         row += f'<td class="median">{middle(keep)}</td>' if several else ""
         row += "".join(f'<td data-member="{i}">{text}</td>' for i, text in enumerate(texts))
         rows.append(f"<tr>{row}</tr>")
@@ -92,7 +98,7 @@ def _cells(name: str, measures: xr.Dataset, data: xr.Dataset) -> tuple[list[str]
 
 
 def _missing(name: str, measures: xr.Dataset) -> str:
-    if name == "updates_to_threshold":
+    if name in ("updates_to_threshold", "tau_to_threshold"):
         return "not reached"
     if name.startswith("functional_rank") and "rank" in measures.coords:
         return f"none up to {int(measures['rank'].values.max())}"

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
-import optax
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tauflow.learning import Record
 from tauflow.names import check_name
-from tauflow.networks import RateRNN
-from tauflow.objectives import MeanSquaredError
 from tauflow.simulate import NONLINEARITIES
 from tauflow.study.recipe import recipe
+from tauflow.study.ways import WAYS, Way
 from tauflow.tasks import Task, make_task
 from tauflow.tasks.settings import plain
 
 SCHEMA = 1
 _WHOLE = "a whole number >= 1"
+_NOT_GIVEN: Any = None
+#: Settings of a task that a study has under a name of its own.
+_OF_THE_TASK = {"dt": "dt", "target_amplitude": "target"}
 
 
 class StudyConfiguration(BaseModel):
     """All settings of a study. Make one with `StudyConfiguration.complete`, which fills in the task's recipe.
 
+    A task's recipe says how networks learn, and each way has settings that the other has not; those are None.
+
     Attributes:
         task: Name of the task.
+        settings: Settings of the task by name, where they are not its own; `dt` and `target` are given by themselves.
         neurons: Number of units N.
-        gain: g, the radius of the disk that the eigenvalues of the initial W fill.
+        gain: g, the radius of the disk that the eigenvalues of the initial W (W/√N in continuous networks) fill.
         seeds: Number of networks.
-        steps: Number of updates.
         seed: The number from which all randomness comes; member i takes `fold_in(key(seed), i)`.
-        phi: Nonlinearity of the network.
-        learning_rate: Rate of the optimizer.
-        optimizer: "adam" or "sgd".
-        batch: Trials per update.
-        dt: Time step in membrane times.
-        noise: Standard deviation of the white noise on the state per square root of time.
+        dt: Time step in membrane times; of a continuous network, where it is simulated.
         target: Size of the task's target.
         train: Fields of the network that learning moves.
         weights: When to keep the weights, as in `tauflow.learning.Record`.
         measurements: When to measure spectra, as in `tauflow.learning.Record`.
+        steps: Number of updates.
+        phi: Nonlinearity of the network.
+        learning_rate: Rate of the optimizer.
+        optimizer: "adam" or "sgd".
+        batch: Trials per update.
+        noise: Standard deviation of the white noise on the state per square root of time.
+        duration: Learning time τ of a gradient flow.
+        points: Number of learning times at which a flow is recorded.
+        gamma0: Richness γ₀ of a continuous network.
 
     Example:
         >>> configuration = StudyConfiguration.complete("flip-flop", neurons=100, gain=0.9)
@@ -49,26 +57,33 @@ class StudyConfiguration(BaseModel):
         (1000, 0.0005)
         >>> StudyConfiguration.from_json(configuration.to_json()) == configuration
         True
+        >>> StudyConfiguration.complete("leaky-integrator", settings={"c": 0.1}).duration
+        5.0
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     task: str = Field(description="the name of a task", examples=["flip-flop"])
+    settings: dict[str, Any] = Field({}, description="the task's settings by name", examples=[{"c": 0.2}])
     neurons: int = Field(ge=1, le=10**6, description=_WHOLE + " (and at most a million)", examples=[256])
     gain: float = Field(ge=0, description="a number >= 0", examples=[0.9])
     seeds: int = Field(ge=1, le=10**6, description=_WHOLE, examples=[4])
-    steps: int = Field(ge=1, lt=2**31, description=_WHOLE, examples=[1000])
     seed: int = Field(ge=0, lt=2**31, description="a whole number from 0 to 2147483647", examples=[0])
-    phi: str = Field(description="the name of a nonlinearity", examples=["tanh"])
-    learning_rate: float = Field(gt=0, description="a number > 0", examples=[0.0002])
-    optimizer: Literal["adam", "sgd"] = Field(description="'adam' or 'sgd'", examples=["adam"])
-    batch: int = Field(ge=1, description=_WHOLE, examples=[32])
     dt: float = Field(gt=0, le=1, description="a number in (0, 1], in membrane times", examples=[0.5])
-    noise: float = Field(ge=0, description="a number >= 0", examples=[0.1])
     target: float = Field(description="a finite number", examples=[0.5])
     train: tuple[str, ...] = Field(min_length=1, description="fields of the network", examples=[("W", "W_in")])
     weights: Literal["ends", "all"] | tuple[int, ...] = Field(description="'ends', 'all' or updates", examples=["ends"])
     measurements: int | tuple[int, ...] = Field(description="a number >= 0, or updates", examples=[100])
+    # Each way of learning has some of these; the others stay None, which is never given.
+    steps: int = Field(_NOT_GIVEN, ge=1, lt=2**31, description=_WHOLE, examples=[1000])
+    phi: str = Field(_NOT_GIVEN, description="the name of a nonlinearity", examples=["tanh"])
+    learning_rate: float = Field(_NOT_GIVEN, gt=0, description="a number > 0", examples=[0.0002])
+    optimizer: Literal["adam", "sgd"] = Field(_NOT_GIVEN, description="'adam' or 'sgd'", examples=["adam"])
+    batch: int = Field(_NOT_GIVEN, ge=1, description=_WHOLE, examples=[32])
+    noise: float = Field(_NOT_GIVEN, ge=0, description="a number >= 0", examples=[0.1])
+    duration: float = Field(_NOT_GIVEN, gt=0, description="a learning time > 0", examples=[5.0])
+    points: int = Field(_NOT_GIVEN, ge=2, description="a whole number >= 2", examples=[101])
+    gamma0: float = Field(_NOT_GIVEN, gt=0, description="a number > 0", examples=[1.0])
 
     @classmethod
     def complete(cls, task: str = "flip-flop", *, record: Record = Record(), **given: Any) -> StudyConfiguration:
@@ -82,31 +97,34 @@ class StudyConfiguration(BaseModel):
         Raises:
             ValueError: If a setting is unknown or out of its range, or settings do not fit together.
         """
-        given = {name: plain(value) for name, value in given.items() if value is not None}
+        given = {name: _plain(value) for name, value in given.items() if value is not None}
         check_name("phi", given.get("phi", "tanh"), NONLINEARITIES)
         if record.probes:
             raise ValueError("A study keeps no probes, since it must be able to go on from its folder; use ensemble.")
         bare = make_task(task)
         taken = recipe(task)
+        _check_way(task, taken.way, given)
         defaults: dict[str, Any] = {
-            "task": task, "neurons": 256, "gain": 0.9, "seeds": 4, "seed": 0, "noise": 0.0, "steps": taken.steps,
-            "phi": taken.phi, "optimizer": taken.optimizer, "batch": taken.batch, "dt": bare.dt, "train": taken.train,
-            "target": float(bare.settings["target_amplitude"]), "learning_rate": 1.0,
+            "task": task, "neurons": taken.neurons, "gain": taken.gain, "seeds": 4, "seed": 0, "train": taken.train,
+            "dt": bare.dt, "target": float(bare.settings["target_amplitude"]),
             "weights": plain(record.weights), "measurements": plain(record.measurements),
         }  # fmt: skip
         made = cls._checked({**defaults, **given})
-        if "learning_rate" not in given:
-            rate = taken.learning_rate(made.neurons, made.gain, made.target)
-            made = made.model_copy(update={"learning_rate": rate})
-        return made._fitting()
+        own = taken.way.defaults(made.neurons, made.gain, made.target)
+        return cls._checked({**defaults, **own, **given})._fitting()
 
     def _fitting(self) -> StudyConfiguration:
         """Itself, once its names are known, its task can be made, and what is kept lies within the run."""
-        check_name("phi", self.phi, NONLINEARITIES)
         self.make_task()
+        _check_way(self.task, self.way, self.model_dump(exclude_none=True))
+        for name in self.way.settings:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing; restore it, or begin a new study.")
+        check_name("phi", self.phi or "tanh", NONLINEARITIES)
         for name in self.train:
             check_name("field to train", name, ("W", "W_in", "W_out"))
-        self.record().measurement_times(self.steps), self.record().snapshot_times(self.steps)
+        last, record = self.way.points(self), self.record()
+        record.measurement_times(last), record.snapshot_times(last)
         return self
 
     @classmethod
@@ -134,34 +152,32 @@ class StudyConfiguration(BaseModel):
             raise ValueError("it is damaged or no configuration of a study; restore it from a copy.") from None
         if schema != SCHEMA:
             raise ValueError(f"it has schema {schema!r} and this tauflow reads {SCHEMA}; upgrade tauflow.")
-        return cls._checked({name: plain(value) for name, value in values.items()})._fitting()
+        return cls._checked({name: _plain(value) for name, value in values.items()})._fitting()
 
     def to_json(self) -> str:
         """The configuration as JSON text."""
-        return json.dumps({"schema": SCHEMA, "configuration": self.model_dump(mode="json")}, indent=2) + "\n"
+        return json.dumps({"schema": SCHEMA, "configuration": self.describe()}, indent=2) + "\n"
+
+    @property
+    def way(self) -> Way:
+        """How the networks learn."""
+        return recipe(self.task).way
 
     def make_task(self) -> Task:
         """The task."""
-        return make_task(self.task, dt=self.dt, target_amplitude=self.target)
+        for name in self.settings:
+            if name in _OF_THE_TASK:
+                own = _OF_THE_TASK[name]
+                raise ValueError(f"settings has {name}, which a study has by itself; give it as {own}=.")
+        return make_task(self.task, dt=self.dt, target_amplitude=self.target, **self.settings)
 
-    def make_network(self, *, key: jax.Array) -> RateRNN:
+    def make_network(self, *, key: jax.Array) -> Any:
         """Draw the network of one member."""
-        task = self.make_task()
-        network = RateRNN.random(
-            self.neurons, task.inputs, task.outputs, gain=self.gain, key=key, phi=self.phi, dt=self.dt, noise=self.noise
-        )
-        if not recipe(self.task).tied_readout:
-            return network
-        W_in = network.W_in  # (n, 1)
-        return RateRNN(network.W, W_in, W_in.T / self.neurons, phi=self.phi, dt=self.dt, noise=self.noise)
+        return self.way.network(self, key=key)
 
-    def make_objective(self) -> MeanSquaredError:
-        """The loss that training descends."""
-        return MeanSquaredError(self.make_task(), trials=self.batch)
-
-    def make_optimizer(self) -> optax.GradientTransformation:
-        """The optimizer of one member."""
-        return {"adam": optax.adam, "sgd": optax.sgd}[self.optimizer](self.learning_rate)
+    def make_objective(self) -> Any:
+        """The loss that learning descends."""
+        return self.way.objective(self)
 
     def keys(self) -> list[jax.Array]:
         """The key of every member; more seeds leave the first ones as they are."""
@@ -170,12 +186,29 @@ class StudyConfiguration(BaseModel):
 
     def record(self) -> Record:
         """What to keep while learning."""
-        return Record(weights=self.weights, measurements=self.measurements)
+        return Record(weights=self.weights, measurements=self.measurements, probes=self.way.probes())
 
-    def describe(self) -> dict[str, Any]:
-        """What `ensemble` cannot know by itself, as plain values for the attribute `configuration` of the Run."""
-        known = {"task", "steps", "train", "weights", "measurements"}
-        return {name: value for name, value in self.model_dump(mode="json").items() if name not in known}
+    def describe(self, *known: str) -> dict[str, Any]:
+        """All settings but those named in `known`, as plain values."""
+        return {
+            name: value for name, value in self.model_dump(mode="json", exclude_none=True).items() if name not in known
+        }
+
+
+def _check_way(task: str, way: Way, given: Mapping[str, Any]) -> None:
+    """Refuse settings of another way of learning than the task's."""
+    others = {name for each in WAYS for name in each.settings} - set(way.settings)
+    for name in given:
+        if name in others:
+            raise ValueError(
+                f"{name} came for a study of {task}, where networks learn by {way.words}; leave it out, or choose "
+                f"another task."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """As `plain`, also within a mapping."""
+    return {name: plain(item) for name, item in value.items()} if isinstance(value, Mapping) else plain(value)
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:

@@ -1,8 +1,8 @@
-"""The main job: train networks on a task, measure what learning did, ask the theories, write the page."""
+"""The main job: let networks learn a task, measure what learning did, ask the theories, write the page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from tauflow.learning import Progress, Record, ensemble
+from tauflow.learning import Progress, Record
 from tauflow.run import Run, RunError, replace_store, write_atomic_bytes
 from tauflow.run.files import as_path
 from tauflow.study.configuration import StudyConfiguration
 from tauflow.study.folders import first_free, make_new
-from tauflow.study.measures import EVALUATION_TRIALS, measure
-from tauflow.study.recipe import recipe
+from tauflow.study.measures import measure
 from tauflow.theory import THEORIES
 from tauflow.theory.base import Overlay, overlay
 
@@ -65,9 +64,9 @@ class Study:
         """The measures in rows, one per network; what a diverged network lacks is NaN or empty.
 
         Returns:
-            Dicts with `seed`, `status`, `stopped_at`, `initial_loss`, `final_loss`, `updates_to_threshold`,
-            `functional_rank_delta_W`, `functional_rank_W`, `delta_W_norm`, `shuffled_loss` (numbers),
-            `delta_W_singular_values` (the first three) and `outliers` (complex), tuples.
+            Dicts with `seed`, `status`, `stopped_at`, `initial_loss`, `final_loss`, `updates_to_threshold` (of a flow:
+            `tau_to_threshold`), `functional_rank_delta_W`, `functional_rank_W`, `delta_W_norm`, `shuffled_loss`, all
+            numbers; `delta_W_singular_values` (the first three) and `outliers` (complex), tuples.
         """
         scalars = [str(name) for name, array in self.measures.data_vars.items() if array.dims == ("run",)]
         rows = []
@@ -90,9 +89,10 @@ class Study:
 def run_study(
     task: str = "flip-flop",
     *,
-    neurons: int = 256,
-    gain: float = 0.9,
-    seeds: int = 4,
+    settings: Mapping[str, Any] | None = None,
+    neurons: int | None = None,
+    gain: float | None = None,
+    seeds: int | None = None,
     steps: int | None = None,
     seed: int = 0,
     phi: str | None = None,
@@ -100,22 +100,29 @@ def run_study(
     optimizer: str | None = None,
     batch: int | None = None,
     dt: float | None = None,
-    noise: float = 0.0,
+    noise: float | None = None,
     target: float | None = None,
+    duration: float | None = None,
+    points: int | None = None,
+    gamma0: float | None = None,
     train: Sequence[str] | None = None,
     record: Record = Record(),
     out: str | Path | None = None,
     progress: Listener | None = None,
 ) -> Study:
-    """Train an ensemble of rate networks on a task, measure it, and write a folder with the page.
+    """Let networks learn a task, measure them, and write a folder with the page.
 
     What is None is taken from the task's recipe, the settings of the paper that the task comes from
-    (`tauflow.study.RECIPES`). Everything is committed on the way: a study that was killed goes on with `resume_study`.
+    (`tauflow.study.RECIPES`), which also says how networks learn: rate networks in updates of an optimizer, or, where
+    the task is a filter, continuous linear networks by gradient flow of the exact loss, with the mean-field rates.
+    Everything is committed on the way: a study that was killed goes on with `resume_study`.
 
     Args:
-        task: Name of the task: "flip-flop", "mante", "romo", "fixed-point" or "cosine".
+        task: Name of the task: "flip-flop", "mante", "romo", "fixed-point" or "cosine"; by gradient flow
+            "leaky-integrator", "oscillator", "exponential-sum" or "sampled-filter".
+        settings: Settings of the task by name, for example `{"c": 0.1}`; its `dt` and size are `dt` and `target`.
         neurons: Number of units N.
-        gain: g, the radius of the disk that the eigenvalues of the initial W fill.
+        gain: g, the radius of the disk that the eigenvalues of the initial W (W/√N in continuous networks) fill.
         seeds: Number of networks.
         steps: Number of updates.
         seed: The number from which all randomness comes.
@@ -126,6 +133,9 @@ def run_study(
         dt: Time step in membrane times.
         noise: Standard deviation of the noise on the state per square root of time.
         target: Size of the task's target.
+        duration: Learning time τ of a gradient flow.
+        points: Number of learning times at which a flow is recorded.
+        gamma0: Richness γ₀ of a continuous network; small is lazy.
         train: Fields of the network that learning moves, of "W", "W_in" and "W_out".
         record: What to keep of the path; without probes.
         out: The folder, which must not exist yet; by default the first free `runs/<task>-<n>`.
@@ -146,8 +156,9 @@ def run_study(
         ((1, 2), 'report.html')
     """
     configuration = StudyConfiguration.complete(
-        task, neurons=neurons, gain=gain, seeds=seeds, steps=steps, seed=seed, phi=phi, learning_rate=learning_rate,
-        optimizer=optimizer, batch=batch, dt=dt, noise=noise, target=target, train=train, record=record,
+        task, settings=settings, neurons=neurons, gain=gain, seeds=seeds, steps=steps, seed=seed, phi=phi,
+        learning_rate=learning_rate, optimizer=optimizer, batch=batch, dt=dt, noise=noise, target=target,
+        duration=duration, points=points, gamma0=gamma0, train=train, record=record,
     )  # fmt: skip
     folder = first_free(RUNS, configuration.task) if out is None else make_new(out)
     write_atomic_bytes(folder / CONFIGURATION_FILE, configuration.to_json().encode())
@@ -185,22 +196,10 @@ def resume_study(folder: str | Path, *, task: str | None = None, progress: Liste
 
 
 def _carry_out(configuration: StudyConfiguration, folder: Path, progress: Listener | None) -> Study:
-    """Train (or go on, or find the finished run), measure, overlay, and write everything into the folder."""
+    """Let learn (or go on, or find the finished run), measure, overlay, and write everything into the folder."""
     say = progress or (lambda _: None)
     try:
-        run = ensemble(
-            configuration.make_network,
-            configuration.make_objective,
-            configuration.make_optimizer,
-            keys=configuration.keys(),
-            steps=configuration.steps,
-            train=configuration.train,
-            record=configuration.record(),
-            out=folder,
-            resume=True,
-            progress=progress,
-            configuration=configuration.describe(),
-        )
+        run = configuration.way.learn(configuration, folder, progress)
         say("measuring ranks, spectra and shuffled networks")
         study = analyse(run, configuration, folder)
         say("writing the page and the figures")
@@ -218,9 +217,8 @@ def analyse(run: Run, configuration: StudyConfiguration, folder: str | Path) -> 
         configuration: Its settings.
         folder: Its folder.
     """
-    trials = 1 if recipe(configuration.task).deterministic and configuration.noise == 0 else EVALUATION_TRIALS
-    task = configuration.make_task()
-    measures = measure(run, task, gain=configuration.gain, trials=trials, seed=configuration.seed)
+    evaluation = configuration.way.evaluation(configuration)
+    measures = measure(run, evaluation, gain=configuration.gain, seed=configuration.seed)
     overlays = tuple(overlay(theory, run) for theory in THEORIES)
     return Study(run, measures, overlays, configuration, Path(folder))
 

@@ -115,7 +115,7 @@
     traces.push(...theories(S.overlays, x, -Infinity, count));
     const now = tauAt(), seen = traces.flatMap((trace) => trace.y).filter((y) => y !== null);
     draw("plot-paths", traces, layout({
-      xaxis: axis(S.axis.label), yaxis: axis("singular values of ΔW", { range: [0, 1.04 * Math.max(...seen, 1e-12)] }),
+      xaxis: axis(S.axis.label), yaxis: axis("singular values of Δ" + D.matrix, { range: [0, 1.04 * Math.max(...seen, 1e-12)] }),
       shapes: now === null ? [] : [{ type: "line", x0: now, x1: now, yref: "paper", y0: 0, y1: 1,
         line: { color: C.green, width: 1.5 } }],
     }));
@@ -135,7 +135,7 @@
       shape(now, { name: "now", marker: { color: C.weight_change, size: 7 } }),
     ], layout({
       xaxis: axis("index k", { range: [0.2, now.length + 0.8] }), uirevision: "spectrum" + state.logarithmic,
-      yaxis: axis("singular value s<sub>k</sub> of ΔW", state.logarithmic
+      yaxis: axis("singular value s<sub>k</sub> of Δ" + D.matrix, state.logarithmic
         ? { type: "log", range: [low, Math.log10(top) + 0.1] } : { range: [-0.02 * top, top] }),
     }));
   }
@@ -218,6 +218,37 @@
     draw("plot-trials", traces, lay);
   }
 
+  function drawProbes() {
+    const P = D.probes;
+    if (!P) return;
+    const x = pick(P.axis.values, state.member), several = D.members.length > 1;
+    P.panels.forEach((panel, p) => {
+      const traces = [];
+      const lines = (i, more) => panel.values[i].forEach((y, k) => traces.push(Object.assign({
+        x: pick(P.axis.values, i), y: y, mode: "lines", hovertemplate: "%{y:.4g}<extra>" + plain(D.members[i].label) + "</extra>",
+      }, more, { showlegend: more.showlegend && k === 0 })));
+      const first = state.member === 0 ? 1 : 0;
+      D.members.forEach((_, i) => {
+        if (i !== state.member) lines(i, { name: "other seeds", legendgroup: "others", showlegend: i === first, line: { color: C.pale, width: 1 } });
+      });
+      lines(state.member, { name: plain(D.members[state.member].label), legendgroup: "shown", showlegend: true,
+        line: { color: several ? C.green : C.blue, width: 1.8 } });
+      traces.push(...theories(panel.overlays, x, -Infinity));
+      draw("plot-probe-" + p, traces, layout({ xaxis: axis(P.axis.label), yaxis: axis(plain(panel.label)) }));
+    });
+  }
+
+  function drawFilter() {
+    const F = D.filter;
+    if (!F) return;
+    const line = (y, name, more) => ({ x: F.time, y: y, mode: "lines", name: name, line: more });
+    draw("plot-filter", [
+      line(F.initial[state.member], "before learning", { color: C.grey, width: 1.4 }),
+      line(F.final[state.member], "after learning", { color: C.blue, width: 2 }),
+      line(F.target, "target", { color: C.target, width: 1.6, dash: "dash" }),
+    ], layout({ xaxis: axis(F.label), yaxis: axis("impulse response") }));
+  }
+
   function readout() {
     const S = D.spectra;
     if (!S) return;
@@ -232,7 +263,7 @@
     byId("slider").setAttribute("aria-valuetext", where + (first === null ? "" : ", first singular value " + say(first)));
   }
   function drawTime() { drawPaths(); drawSpectrum(); drawEigenvalues(); readout(); }
-  function drawAll() { drawLoss(); drawTruncation(); drawTrials(); drawTime(); }
+  function drawAll() { drawLoss(); drawProbes(); drawTruncation(); drawTrials(); drawFilter(); drawTime(); }
 
   let waiting = false;
   function soon() {
