@@ -53,8 +53,10 @@ class Recorder:
 
     def measure(self, update: int, networks: Sequence[Any], alive: np.ndarray) -> None:
         """Measure spectra and probes of all members after `update` updates; NaN for those that have stopped."""
+        pairs = zip(self._W0, networks, strict=True)  # made here: JAX's precision is a setting of each thread
+        matrices = [None if W0 is None else recurrent(network) for W0, network in pairs]
         with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:  # a core a member beats cores on one
-            rows = list(pool.map(self._spectra, range(len(networks)), networks))
+            rows = list(pool.map(_spectra, self._W0, matrices))
         for row, network in zip(rows, networks, strict=True):
             for name, probe in self._probes.items():
                 row[f"probe_{name}"] = self._probed(name, probe(network))
@@ -81,20 +83,19 @@ class Recorder:
             )
         return array
 
-    def _spectra(self, member: int, network: Any) -> dict[str, np.ndarray]:
-        W0 = self._W0[member]
-        if W0 is None:
-            return {}
-        W = recurrent(network)
-        if not np.isfinite(W).all():  # a member that came with weights that are no numbers
-            nothing = np.full(W.shape[0], np.nan)
-            return {"delta_W_singular_values": nothing, "W_eigenvalues": nothing.astype(np.complex128)}
-        return {"delta_W_singular_values": singular_values(W - W0), "W_eigenvalues": eigenvalues(W)}
-
     def take(self) -> xr.Dataset:
         """Everything recorded since the last call, as one dataset."""
         blocks, self._blocks = self._blocks, []
         return joined(blocks)
+
+
+def _spectra(W0: np.ndarray | None, W: np.ndarray | None) -> dict[str, np.ndarray]:
+    if W0 is None or W is None:
+        return {}
+    if not np.isfinite(W).all():  # a member that came with weights that are no numbers
+        nothing = np.full(W.shape[0], np.nan)
+        return {"delta_W_singular_values": nothing, "W_eigenvalues": nothing.astype(np.complex128)}
+    return {"delta_W_singular_values": singular_values(W - W0), "W_eigenvalues": eigenvalues(W)}
 
 
 def recurrent(network: Any) -> np.ndarray:

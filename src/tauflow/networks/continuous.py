@@ -204,7 +204,7 @@ class ContinuousLinearRNN(eqx.Module):
 
     def eigenvalues(self) -> NDArray[np.complex128]:
         r"""Eigenvalues of $W/\sqrt N$, shape (n,); those of A are 1 less."""
-        return analysis.eigenvalues(self.recurrent)
+        return analysis.eigenvalues(_recurrent(self))
 
     def filter(self, t: ArrayLike) -> NDArray[np.float64]:
         r"""Impulse response $f(t) = \frac{1}{\gamma_0N}v^Te^{At}u$, computed in float64.
@@ -223,7 +223,7 @@ class ContinuousLinearRNN(eqx.Module):
         times = np.asarray(t, np.float64)
         if not (np.isfinite(times).all() and (times >= 0).all()):
             raise ValueError(f"t is {t!r}; times must be finite numbers >= 0.")
-        A = np.asarray(self.recurrent, np.float64) - np.eye(self.neurons)
+        A = _recurrent(self) - np.eye(self.neurons)
         state, v, now = np.asarray(self.u, np.float64), np.asarray(self.v, np.float64), 0.0
         distinct, where = np.unique(times, return_inverse=True)
         values = np.empty(distinct.shape)
@@ -294,7 +294,7 @@ def outlier(network: Any) -> NDArray[np.float64]:
     """
     u, v = np.asarray(network.u, np.float64), np.asarray(network.v, np.float64)
     lengths = np.linalg.norm(u) * np.linalg.norm(v)
-    return np.asarray(v @ np.asarray(network.recurrent, np.float64) @ u / lengths if lengths > 0 else np.nan)
+    return np.asarray(v @ _recurrent(network) @ u / lengths if lengths > 0 else np.nan)
 
 
 def outlier_pair(network: Any) -> NDArray[np.complex128]:
@@ -315,6 +315,12 @@ def outlier_pair(network: Any) -> NDArray[np.complex128]:
     values = network.eigenvalues()
     largest = values[np.argsort(-np.abs(values), kind="stable")[:2]]
     return largest[np.lexsort((-largest.real, -np.round(largest.imag, 12)))]
+
+
+def _recurrent(network: Any) -> NDArray[np.float64]:
+    """W/√N in float64 whatever JAX's precision is."""
+    W = np.asarray(network.W, np.float64)
+    return W / math.sqrt(W.shape[-1])
 
 
 def _checked(name: str, value: Any, least: float | None = None) -> float:
