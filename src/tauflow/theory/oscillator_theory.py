@@ -32,17 +32,8 @@ class OscillatorTheory:
     Source: bordelon2025, appendix F, Eqs. F8-F17; the corrections in sigma² are this library's.
 
     Example:
-        >>> import jax
-        >>> from tauflow.learning import Record, flow
-        >>> from tauflow.networks import ContinuousLinearRNN
-        >>> from tauflow.objectives import FilterLoss
-        >>> from tauflow.tasks import DampedOscillator
-        >>> network = ContinuousLinearRNN.warm_start(30, sigma=0.05, c=0.6, omega=0.7, key=jax.random.key(0))
-        >>> run = flow(network, FilterLoss(DampedOscillator(0.4, 1.0)), duration=1.0, train=("W", "W_in", "W_out"),
-        ...            rates=network.mean_field_rates(), record=Record(measurements=2))
-        >>> theory = OscillatorTheory()
-        >>> all(assumption.holds for assumption in theory.check(run)), sorted(theory.predict(run))
-        (True, ['loss', 'loss_band', 'probe_outlier_pair', 'probe_outlier_pair_band'])
+        >>> OscillatorTheory().name, OscillatorTheory().paper
+        ('OscillatorTheory', 'bordelon2025')
     """
 
     name = "OscillatorTheory"
