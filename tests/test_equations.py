@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "equations.md"
 TEXT = PAGE.read_text()
 VERDICTS = ("holds", "condition", "corrected", "completed", "added", "step", "not implemented")
-NUMBERED = {"schuessler2020": [("", 122)]}  # the last equation under each letter
+NUMBERED = {  # the last equation under each letter
+    "schuessler2020": [("", 122)],
+    "bordelon2025": [("", 5), ("A", 18), ("B", 15), ("C", 6), ("D", 47), ("E", 23), ("F", 17)],
+}
 
 
 class Row(NamedTuple):
