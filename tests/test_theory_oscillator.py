@@ -9,6 +9,7 @@ from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm
 
 from tauflow.tasks import DampedOscillator, ExponentialSum, LeakyIntegrator, SampledFilter
+from tauflow.theory._leading import DENSE, leading_pair, singular_values
 from tauflow.theory.effective_network import (
     dress,
     effective_flow,
@@ -209,3 +210,13 @@ def test_what_cannot_be_projected_is_answered_in_one_sentence():
         project(u, v, M, np.ones((2, 3)), -1)
     with pytest.raises(ValueError, match="those of one network"):
         effective_flow(1.0, np.ones((2, 3)), v, M, TARGET)
+
+
+def test_a_large_network_gives_its_plane_without_all_its_eigenvalues():
+    _, _, M, plane = filter_flow.planted_network(DENSE + 20, 0.05, 0.6, 0.7)
+    found = planted_plane(M)
+    assert np.linalg.norm(plane - plane @ found.T @ found) < 0.1
+    assert np.isclose(leading_pair(M)[0], filter_flow.leading_pair(M)[0], rtol=1e-9)
+    np.testing.assert_allclose(singular_values(M, 3), np.linalg.svd(M, compute_uv=False)[:3], rtol=1e-3)
+    with pytest.raises(ValueError, match="pair outside its bulk"):
+        planted_plane(filter_flow.random_network(DENSE + 20, 0.2)[2])

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tauflow.analysis.arguments import FloatArray, matrix, real_array
+from tauflow.theory._leading import leading_pair
 from tauflow.theory.effective_network import (
     EffectiveFlow,
     EffectiveNetwork,
@@ -95,16 +96,14 @@ def planted_plane(W: ArrayLike) -> FloatArray:
         [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
     weights = matrix("W", real_array("W", W, wanted="square matrices of finite real numbers"), square=True)
-    planes = np.concatenate([_leading(weights), _leading(np.swapaxes(weights, -1, -2))], -1)  # (..., n, 4)
-    left = np.linalg.svd(planes, full_matrices=False)[0]
-    return np.ascontiguousarray(np.swapaxes(left[..., :2], -1, -2))
+    if weights.shape[-1] < 2:
+        raise ValueError(f"W has shape {weights.shape}; it must have two rows or more, so that there is a pair.")
+    flat = [_midway(each) for each in weights.reshape(-1, *weights.shape[-2:])]
+    return np.stack(flat).reshape(*weights.shape[:-2], 2, weights.shape[-1])
 
 
-def _leading(W: FloatArray) -> FloatArray:
-    """Orthonormal basis, in columns, of the plane of the eigenvalue of largest modulus, shape (..., n, 2)."""
-    values, vectors = np.linalg.eig(W)
-    largest = np.argmax(np.abs(values), axis=-1)[..., None]  # (..., 1)
-    if (np.take_along_axis(values, largest, -1).imag == 0).any():
-        raise ValueError("W has a real eigenvalue of largest modulus; it must have a conjugate pair outside its bulk.")
-    z = np.take_along_axis(vectors, largest[..., None, :], -1)  # (..., n, 1)
-    return np.asarray(np.linalg.qr(np.concatenate([z.real, z.imag], -1))[0])
+def _midway(W: FloatArray) -> FloatArray:
+    """The plane midway between those of right and left eigenvectors, shape (2, n)."""
+    vectors = [leading_pair(each)[1] for each in (W, W.T)]
+    planes = [np.linalg.qr(np.stack([z.real, z.imag], -1))[0] for z in vectors]
+    return np.asarray(np.linalg.svd(np.concatenate(planes, -1), full_matrices=False)[0][:, :2].T)

@@ -26,7 +26,7 @@ Along $\hat u_+$ it starts from $u = v = \sigma/\sqrt2$ and $c = 1$, and it ends
 $c = c_*$, where it is stiff: c relaxes at the rate $1/2c_*^3$ ($\gamma_0 = 1$).
 
 **What is left out.** The bulk and $u_-$ matter at any N: they speed up alignment by $O(\sigma^2\ln^2\sigma)$. At
-$\sigma = 0.2$, $c_* = 0.2$ the reduced flow comes late by 0.11, and where c falls fastest it is off by 0.27.
+$\sigma = 0.2$, $c_* = 0.2$ the reduced flow comes late by 0.11, and where c falls fastest it is off by 0.3.
 `tauflow.theory.effective_network.dress` adds them, order by order in $\sigma^2$; `OutlierTheory` does.
 
 All functions are float64, and their arguments broadcast.

@@ -65,7 +65,7 @@ class OutlierTheory:
             The assumptions. Where the run is of another kind, those that need its numbers are left out.
         """
         a = rich_assumptions
-        tests = (a.everything_learns, a.mean_field_rates, a.one_exponential, a.small_weights, a.rich, a.aligns)
+        tests = (a.everything_learns, a.mean_field_rates, a.one_exponential, a.rich, a.small_weights, a.aligns)
         return projected_flow.checked(run, tests)
 
     def predict(self, run: Run) -> xr.Dataset:

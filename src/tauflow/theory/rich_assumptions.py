@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from tauflow.analysis.arguments import FloatArray
+from tauflow.theory._leading import leading_pair, singular_values
 from tauflow.theory.base import Found
 from tauflow.theory.filter_reading import EVERYTHING, FilterMember
 from tauflow.theory.oscillator import planted_plane
@@ -63,7 +65,7 @@ def rich(member: FilterMember) -> Found:
 
 def small_weights(member: FilterMember) -> Found:
     """Whether all of W0 is small: half the largest singular value of W0/√N."""
-    half = float(np.linalg.norm(member.W0, 2)) / math.sqrt(member.neurons) / 2
+    half = float(singular_values(member.W0 / math.sqrt(member.neurons), 1)[0]) / 2
     told = f"Half the largest singular value of W0/sqrt(N), sigma of a random matrix, is {half:.2g}"
     return Found("small weights", half, SMALL_LIMIT, f"{told}; {SMALL_LIMIT:g} is allowed.")
 
@@ -77,24 +79,30 @@ def aligns(member: FilterMember) -> Found:
 
 
 def planted_pair(member: FilterMember) -> Found:
-    """Whether a conjugate pair lies outside the bulk, in a stable network: largest modulus of the others against it."""
-    name, values = "planted pair", np.linalg.eigvals(member.W0) / math.sqrt(member.neurons)
-    values = values[np.argsort(-np.abs(values), kind="stable")]
-    wanted = f"the theory is for a stable network with one conjugate pair outside its bulk, at most {APART_LIMIT:g}"
-    if len(values) < 2 or values[0].imag == 0:
-        return Found(name, math.inf, APART_LIMIT, f"The eigenvalue of largest modulus is real; {wanted}.")
-    if values.real.max() >= 1:
+    """Whether a conjugate pair lies outside the bulk, in a stable network: radius of the bulk against its modulus."""
+    name, M = "planted pair", member.W0 / math.sqrt(member.neurons)
+    wanted = "the theory is for a stable network with one conjugate pair outside its bulk"
+    try:
+        value, _ = leading_pair(M)
+    except ValueError as error:
+        return Found(name, math.inf, APART_LIMIT, f"{str(error)[:-1]}, because {wanted}.")
+    if value.real >= 1:
         return Found(name, math.inf, APART_LIMIT, f"The network is unstable at the start; {wanted}.")
-    rest = float(abs(values[2]) / abs(values[0])) if len(values) > 2 else 0.0
-    return Found(name, rest, APART_LIMIT, f"The next eigenvalue has {rest:.2g} of the pair's modulus; {wanted}.")
+    radius = _bulk(M) / abs(value)
+    told = f"The bulk has {radius:.2g} of the pair's modulus, at most {APART_LIMIT:g} is allowed"
+    return Found(name, radius, APART_LIMIT, f"{told}; {wanted}.")
 
 
 def small_bulk(member: FilterMember) -> Found:
     """Whether what is left of W0 beside the pair is small: half the third singular value of W0/√N."""
-    s = np.linalg.svd(member.W0, compute_uv=False) / math.sqrt(member.neurons)
-    half = float(s[2]) / 2 if len(s) > 2 else 0.0
+    half = _bulk(member.W0 / math.sqrt(member.neurons))
     told = f"Half the third singular value of W0/sqrt(N), sigma of a random bulk, is {half:.2g}"
     return Found("small bulk", half, SMALL_LIMIT, f"{told}; {SMALL_LIMIT:g} is allowed.")
+
+
+def _bulk(M: FloatArray) -> float:
+    """Radius of the bulk beside a pair, sigma of independent entries: half the third singular value."""
+    return float(singular_values(M, 3)[2]) / 2 if len(M) > 2 else 0.0
 
 
 def in_plane(member: FilterMember) -> Found:
