@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,15 +57,16 @@ def _tests(cell: str) -> list[tuple[str, str]]:
 
 
 def resolve(path: str) -> Any:
-    """The object at an import path, of a module or a class in it."""
-    found: Any = None
-    for k, name in enumerate(path.split("."), start=1):
-        if hasattr(found, name):
-            found = getattr(found, name)
-        else:
-            assert found is None or inspect.ismodule(found), f"{path} does not exist"
-            found = importlib.import_module(".".join(path.split(".")[:k]))
-    return found.fget if isinstance(found, property) else found
+    """The object at an import path, of a module or a class in it; a package's own name goes before a module's."""
+    parts = path.split(".")
+    for cut in range(1, len(parts)):
+        try:
+            module = importlib.import_module(".".join(parts[:cut]))
+            found = attrgetter(".".join(parts[cut:]))(module)
+        except (AttributeError, ModuleNotFoundError):
+            continue
+        return found.fget if isinstance(found, property) else found
+    raise ModuleNotFoundError(path)
 
 
 @cache
