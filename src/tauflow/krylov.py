@@ -10,12 +10,15 @@ if and only if all eigenvalues of $F$ have negative real parts, so it decides st
 **What a converged basis proves.** The residual of the Lyapunov equation of the whole network, put between a left
 eigenvector $w$ of eigenvalue $\lambda$ with $\Re\lambda > 0$, is at least $|w^Tu|^2$, because all its other terms are
 positive. So once the residual is below $\epsilon|u|^2$, no growing mode is reached by the input with a relative
-amplitude above $\sqrt\epsilon$, and likewise for the readout: stability comes without eigenvalues of the whole.
+amplitude above $\sqrt\epsilon$, and likewise for the readout: stability comes without eigenvalues of the whole. And
+where $F$ itself has a growing mode $x$, its Gramian becomes that mode, $xx^T$ times a number without limit; once the
+residual is below $\epsilon$ of it, $x$ grows in the whole too, and no larger basis need be tried.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -49,15 +52,15 @@ class Gramians(NamedTuple):
     """Solutions of the small matrix equations.
 
     Attributes:
-        P: Gramian of the first system, F₁P + PF₁ᵀ + b₁b₁ᵀ = 0, shape (k, k).
-        Q: Gramian of the second system, shape (k, k).
+        X: Gramians P and Q of both systems, F₁P + PF₁ᵀ + b₁b₁ᵀ = 0, shape (2, k, k).
         Y: Solution of F₂Y + YF₁ + b₂cᵀ = 0, shape (k, k).
-        stable: Whether both systems decay, scalar.
+        sizes: Norms of P and Q, shape (2,).
+        stable: Whether both systems decay, scalar; if not, the rest is what had grown until that was seen.
     """
 
-    P: Array
-    Q: Array
+    X: Array
     Y: Array
+    sizes: Array
     stable: Array
 
 
@@ -72,13 +75,12 @@ def stages(neurons: int) -> list[int]:
 
     Example:
         >>> stages(100)
-        [32, 64, 100]
+        [40, 100]
     """
-    last = neurons if neurons <= SMALL else LARGEST
-    sizes, ratio = [32], 2.0 if neurons <= SMALL else 1.5
-    while sizes[-1] < last:
-        sizes.append(int(ratio * sizes[-1]))
-    return [*sizes[:-1], last]
+    sizes, ratio = ([neurons], 2.5) if neurons <= SMALL else ([LARGEST], 1.5)
+    while sizes[0] > 64:
+        sizes.insert(0, math.ceil(sizes[0] / ratio))
+    return sizes
 
 
 def begin(u: Array, v: Array) -> tuple[Bases, Array, Array]:
@@ -107,9 +109,11 @@ def extend(W: Array, scale: float, bases: Bases, size: int) -> Bases:
         _grow(bases.Q_v, size, False), _grow(bases.H_v, size, True),
     )  # fmt: skip
 
+    least = 10 * jnp.finfo(W.dtype).eps * scale * jnp.sqrt(jnp.sum(W * W))  # what rounding leaves of nothing
+
     def step(j: Array, bases: Bases) -> Bases:
-        Q_u, H_u = _append(bases.Q_u, bases.H_u, scale * (W @ bases.Q_u[j]), j)
-        Q_v, H_v = _append(bases.Q_v, bases.H_v, scale * (bases.Q_v[j] @ W), j)
+        Q_u, H_u = _append(bases.Q_u, bases.H_u, scale * (W @ bases.Q_u[j]), j, least)
+        Q_v, H_v = _append(bases.Q_v, bases.H_v, scale * (bases.Q_v[j] @ W), j, least)
         return Bases(Q_u, H_u, Q_v, H_v)
 
     return lax.fori_loop(jnp.int32(have), jnp.int32(size), step, grown)
@@ -119,17 +123,15 @@ def _grow(x: Array, size: int, square: bool) -> Array:
     return jnp.pad(x, ((0, size + 1 - x.shape[0]), (0, size + 1 - x.shape[1] if square else 0)))
 
 
-def _append(Q: Array, H: Array, w: Array, j: Array) -> tuple[Array, Array]:
-    """Orthogonalise w twice against the basis, and append what is left of it."""
-    whole = jnp.sqrt(w @ w)
+def _append(Q: Array, H: Array, w: Array, j: Array, least: Array) -> tuple[Array, Array]:
+    """Orthogonalise w twice against the basis, and append what is left of it, if that is more than `least`."""
     first = Q @ w  # (m + 1,)
     w = w - first @ Q
     second = Q @ w
     w = w - second @ Q
     length = jnp.sqrt(w @ w)
-    inverse = _inverse(length, 10 * jnp.finfo(w.dtype).eps * whole)
-    kept = jnp.where(inverse > 0, length, 0.0)
-    row = jnp.where(jnp.arange(H.shape[0], dtype=j.dtype) == j + 1, kept, first + second)
+    inverse = _inverse(length, least)
+    row = jnp.where(jnp.arange(H.shape[0], dtype=j.dtype) == j + 1, length * length * inverse, first + second)
     return (
         lax.dynamic_update_index_in_dim(Q, w * inverse, j + 1, 0),
         lax.dynamic_update_index_in_dim(H, row, j, 0),
@@ -137,7 +139,7 @@ def _append(Q: Array, H: Array, w: Array, j: Array) -> tuple[Array, Array]:
 
 
 def _inverse(length: Array, least: Array | float) -> Array:
-    return jnp.where(length > least, 1 / jnp.where(length > least, length, 1.0), 0.0)
+    return jnp.where(length > least, 1 / length, 0.0)
 
 
 def gramians(F: Array, b: Array, c: Array) -> Gramians:
@@ -151,25 +153,33 @@ def gramians(F: Array, b: Array, c: Array) -> Gramians:
     Returns:
         The solutions; meaningless where not stable.
     """
-    k = F.shape[-1]
-    unit = jnp.eye(k, dtype=F.dtype)[None]  # (1, k, k)
-    R = jnp.linalg.inv(F - SHIFT * unit)  # (2, k, k)
+    unit = jnp.eye(F.shape[-1], dtype=F.dtype)
+    R = jnp.stack([_inverse_of(one - SHIFT * unit) for one in F])  # (2, k, k)
     r = jnp.einsum("aij,aj->ai", R, b)  # (2, k)
     X = 2 * SHIFT * r[:, :, None] * r[:, None, :]  # (2, k, k)
     Y = 2 * SHIFT * jnp.outer(r[1], c @ R[0])  # (k, k)
-    least = jnp.finfo(F.dtype).eps / 2
+    eps, start = jnp.finfo(F.dtype).eps, _sizes(X)
+    least, most = eps / 2, start / eps**2  # changes that no longer count; a sum that has no limit
 
-    def more(state: tuple[Array, Array, Array, Array, Array]) -> Array:
-        return (state[3] > least) & (state[4] < _SQUARINGS)
+    def more(state: Any) -> Array:
+        sizes, changes, count = state[3:]
+        return jnp.any(changes > least * sizes) & jnp.all(sizes <= most) & (count < _SQUARINGS)
 
-    def square(state: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array, Array]:
-        S, X, Y, _, count = state
+    def square(state: Any) -> Any:
+        S, X, Y, _, _, count = state
         change = S @ X @ jnp.swapaxes(S, 1, 2)
         X = X + change
-        sizes, changes = (jnp.sqrt(jnp.sum(x * x, axis=(1, 2))) for x in (X, change))
-        relative = jnp.max(changes / jnp.where(sizes > 0, sizes, 1.0))
-        return S @ S, X, Y + S[1] @ Y @ S[0], relative, count + 1
+        return S @ S, X, Y + S[1] @ Y @ S[0], _sizes(X), _sizes(change), count + 1
 
-    begin = (unit + 2 * SHIFT * R, X, Y, jnp.ones((), F.dtype), jnp.zeros((), jnp.int32))
-    _, X, Y, relative, _ = lax.while_loop(more, square, begin)
-    return Gramians(X[0], X[1], Y, relative <= least)
+    begin = (unit[None] + 2 * SHIFT * R, X, Y, start, start, jnp.zeros((), jnp.int32))
+    _, X, Y, sizes, changes, _ = lax.while_loop(more, square, begin)
+    return Gramians(X, Y, sizes, jnp.all((changes <= least * sizes) & (sizes <= most)))
+
+
+def _sizes(X: Array) -> Array:
+    return jnp.sqrt(jnp.sum(X * X, axis=(1, 2)))
+
+
+def _inverse_of(matrix: Array) -> Array:
+    Q, R = jnp.linalg.qr(matrix)  # compiles in half the time of an inverse by LU
+    return lax.linalg.triangular_solve(R, Q.T, left_side=True, lower=False)

@@ -201,20 +201,24 @@ def _evaluate(
 
         if last:
             return finish()
-        return lax.cond(equations.stable & (residual < tolerance), finish, lambda: attempt(stage + 1, bases))
+        return lax.cond(residual < tolerance, finish, lambda: attempt(stage + 1, bases))
 
     bases, *lengths = krylov.begin(u, v)
     return attempt(0, bases)
 
 
 def _residual(bases: krylov.Bases, equations: krylov.Gramians, lengths: list[Array], size: int) -> Array:
-    """Norms of the residuals of both Lyapunov equations, relative to |u|² and |v|²; the larger one."""
-    worst = jnp.zeros((), bases.Q_u.dtype)
-    for H, X, length in ((bases.H_u, equations.P, lengths[0]), (bases.H_v, equations.Q, lengths[1])):
-        last = X[size - 1, :size]
-        left = math.sqrt(2) * H[size - 1, size] * jnp.sqrt(last @ last)
-        worst = jnp.maximum(worst, left / jnp.where(length > 0, length * length, 1.0))
-    return worst
+    """Norms of the residuals of both Lyapunov equations, the larger one.
+
+    They are relative to |u|² and |v|² or, where something grows, to the Gramians.
+    """
+    last = equations.X[:, size - 1, :size]  # (2, m)
+    left = jnp.stack([bases.H_u[size - 1, size], bases.H_v[size - 1, size]]) * jnp.sqrt(
+        2 * jnp.sum(last * last, axis=1)
+    )
+    squares = jnp.stack([length * length for length in lengths])
+    whole = jnp.where(equations.stable, squares, equations.sizes)
+    return jnp.max(jnp.where(whole > 0, left / whole, 0.0))
 
 
 class _Small(NamedTuple):
@@ -242,8 +246,9 @@ class _Small(NamedTuple):
     def finish(self, equations: krylov.Gramians, numbers: Any) -> tuple[Array, Array, Array, Array]:
         """Loss, the core of W's gradient (m, m), and the gradients of u and v in the bases, (m,) each."""
         m, c = self.size, self.c
-        P, Y = equations.P, equations.Y
-        loss, core, on_u, on_v = c @ P @ c, (Y @ P[:, :m])[:m], (Y @ self.b[0])[:m], (P @ c)[:m]
+        P, Y = equations.X[0], equations.Y
+        Pc = P @ c
+        loss, core, on_u, on_v = c @ Pc, (Y @ P[:, :m])[:m], (Y @ self.b[0])[:m], Pc[:m]
         if isinstance(numbers, _Exponentials):
             return loss, core, on_u, on_v
         between, target_v, target_u = _against_samples(self.F, self.b, numbers)
