@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tauflow.analysis.arguments import FloatArray, matrix, real_array
-from tauflow.theory._leading import leading_pair
+from tauflow.theory import _leading
 from tauflow.theory.effective_network import (
     EffectiveFlow,
     EffectiveNetwork,
@@ -104,6 +104,6 @@ def planted_plane(W: ArrayLike) -> FloatArray:
 
 def _midway(W: FloatArray) -> FloatArray:
     """The plane midway between those of right and left eigenvectors, shape (2, n)."""
-    vectors = [leading_pair(each)[1] for each in (W, W.T)]
+    vectors = [_leading.leading_pair(each)[1] for each in (W, W.T)]
     planes = [np.linalg.qr(np.stack([z.real, z.imag], -1))[0] for z in vectors]
     return np.asarray(np.linalg.svd(np.concatenate(planes, -1), full_matrices=False)[0][:, :2].T)
