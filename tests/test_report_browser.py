@@ -4,8 +4,10 @@ import importlib.util
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -191,6 +193,37 @@ def test_theory_is_drawn_where_it_applies(visit):
     dashed = "document.getElementById('%s').data.filter((t) => t.line && t.line.dash === 'dash').length"
     assert visit.page.evaluate(dashed % "plot-loss") == 1 and visit.page.evaluate(dashed % "plot-paths") == 2
     assert "does not apply" in visit.page.locator("#theory").inner_text()
+
+
+def test_probes_and_filters_are_drawn_with_their_theory(browser, run, tmp_path):
+    from tauflow import plots
+
+    rng = np.random.default_rng(1)
+    turning = rng.normal(size=(4, 21, 2)) + 1j * rng.normal(size=(4, 21, 2))
+    probed = run.data.assign(
+        probe_size=(("run", "measurement"), rng.normal(size=(4, 21))),
+        probe_pair=(("run", "measurement", "probe_pair_0"), turning),
+    )
+    time = np.linspace(0, 5, 11)
+    filters = {f"filter_{name}": (("run", "time"), rng.normal(size=(4, 11))) for name in ("initial", "final")}
+    measures = synthetic.make_measures(run).drop_dims("time").drop_vars("time", errors="ignore")
+    measures = measures.assign(filters).assign(filter_target=("time", np.exp(-time))).assign_coords(time=time)
+    overlay = synthetic.make_overlay(run)
+    overlay = replace(overlay, prediction=probed[["probe_size", "probe_pair"]] + 0.5)
+    path = plots.write_report(tmp_path / "probes.html", run=probed, measures=measures, overlays=(overlay,))
+    visit = Visit(browser, path)
+    assert visit.page.locator(".plot").count() == 9
+    assert visit.drawn("plot-probe-0", "seed 0") == pytest.approx(probed["probe_size"].values[0].tolist(), rel=1e-4)
+    expected = turning[0, :, 0].imag
+    assert visit.drawn("plot-probe-2", "seed 0") == pytest.approx(expected.tolist(), rel=1e-4)
+    assert visit.drawn("plot-probe-2", "fixed-point series") == pytest.approx(expected.tolist(), rel=1e-4)
+    assert visit.drawn("plot-probe-1", "fixed-point series") == pytest.approx(turning[0, :, 0].real + 0.5, rel=1e-4)
+    visit.page.locator("#member").select_option("1")
+    visit.settle()
+    assert visit.drawn("plot-filter", "after learning") == pytest.approx(filters["filter_final"][1][1], rel=1e-4)
+    assert visit.drawn("plot-filter", "target") == pytest.approx(np.exp(-time), rel=1e-4)
+    assert visit.complaints == []
+    visit.context.close()
 
 
 @pytest.mark.parametrize("width", [400, 1280])

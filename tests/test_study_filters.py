@@ -116,7 +116,7 @@ def test_probes_and_filters_are_those_of_the_weights(integrator, oscillator):
 def test_the_table_says_what_a_flow_has(integrator, oscillator):
     for study, result in (integrator, oscillator):
         text = result.stdout
-        words = ("learning time τ to 5 %", "‖ΔW/√N‖", "singular values of ΔW/√N", "eigenvalue outliers of W/√N")
+        words = ("τ to 5 % of initial loss", "‖ΔW/√N‖", "singular values of ΔW/√N", "eigenvalue outliers of W/√N")
         assert [word for word in words if word not in text] == [] and "updates" not in text
         assert all(f"{row['final_loss']:.3g}" in text for row in study.table())
         assert "FixedPointTheory is not overlaid" in text and "points; " in result.stderr

@@ -70,7 +70,7 @@ def study(
     noise: Annotated[Any, _number("Noise on the state.  [default: 0]")] = None,
     target: Annotated[Any, _number("Size of the task's target.  [default: the task's]")] = None,
     duration: Annotated[Any, _number("Learning time of a gradient flow.  [default: the task's]")] = None,
-    points: Annotated[Any, _number("Points at which a flow is recorded.  [default: 101]", whole=True)] = None,
+    points: Annotated[Any, _number("Points at which a flow is recorded.  [default: the task's]", whole=True)] = None,
     gamma0: Annotated[Any, _number("Richness of continuous networks; small is lazy.  [default: 1]")] = None,
     set_: Annotated[
         list[str] | None,

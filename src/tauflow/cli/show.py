@@ -55,7 +55,7 @@ _LINES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("initial_loss", "initial loss", number),
     ("final_loss", "final loss", number),
     ("updates_to_threshold", "updates to 5 % of initial loss", _whole),
-    ("tau_to_threshold", "learning time τ to 5 % of initial loss", number),
+    ("tau_to_threshold", "τ to 5 % of initial loss", number),
     ("functional_rank_delta_W", "functional rank of ΔW", _whole),
     ("functional_rank_W", "functional rank of W", _whole),
     ("delta_W_norm", "‖Δ{}‖", number),

@@ -74,7 +74,9 @@ def learning_axis(data: xr.Dataset, dim: str) -> Axis:
     size = np.nanmax(np.abs(known), initial=0.0)
     shared = max(spread, default=0.0) <= 1e-9 * size
     unit = str(tau.attrs.get("unit", "update"))
-    return Axis(values, _TAU_LABELS.get(unit, f"learning time τ ({unit})"), unit, bool(shared))
+    label = _TAU_LABELS.get(unit, f"learning time τ ({unit})")
+    label = "learning time τ (gradient flow)" if data.attrs.get("kind") == "flow" else label
+    return Axis(values, label, unit, bool(shared))
 
 
 def shared_values(axis: Axis) -> np.ndarray:

@@ -58,7 +58,7 @@ class StudyConfiguration(BaseModel):
         >>> StudyConfiguration.from_json(configuration.to_json()) == configuration
         True
         >>> StudyConfiguration.complete("leaky-integrator", settings={"c": 0.1}).duration
-        5.0
+        3.0
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

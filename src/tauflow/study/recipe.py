@@ -88,7 +88,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         train=("W",),
     ),
-    "leaky-integrator": filter_recipe(Flow(5.0, probe={"outlier": outlier})),
+    "leaky-integrator": filter_recipe(Flow(3.0, probe={"outlier": outlier})),
     # The paper's Fig. 3 does not say where its pair begins: here well inside the disk of stable ones, at half the
     # target's frequency, and far enough from the random eigenvalues to be told from them.
     "oscillator": filter_recipe(Flow(3.0, planted=(0.5, 0.5), probe={"outlier_pair": outlier_pair}), gain=0.1),

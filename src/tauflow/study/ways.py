@@ -122,7 +122,7 @@ class Flow:
     duration: float
     planted: tuple[float, float] | None = None
     probe: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    saved: int = 101
+    saved: int = 61
     gamma0: float = 1.0
     settings: ClassVar[tuple[str, ...]] = ("duration", "points", "gamma0")
     words: ClassVar[str] = "gradient flow of an exact loss"
