@@ -31,7 +31,7 @@ def leading_pair(M: FloatArray) -> tuple[complex, NDArray[np.complex128]]:
         ValueError: If the eigenvalue is real, or so many are of one size that none is the largest.
 
     Example:
-        >>> leading_pair(np.array([[0.5, -0.8], [0.8, 0.5]]))[0]
+        >>> complex(np.round(leading_pair(np.array([[0.5, -0.8], [0.8, 0.5]]))[0], 6))
         (0.5+0.8j)
     """
     if len(M) <= DENSE:
