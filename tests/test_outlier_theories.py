@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from tauflow.run import Run, merge, run_attributes
-from tauflow.tasks import DampedOscillator, LeakyIntegrator, SampledFilter
+from tauflow.tasks import DampedOscillator, FixedPoint, LeakyIntegrator, SampledFilter
 from tauflow.theory import OscillatorTheory, OutlierTheory, overlay
 from tauflow.theory.effective_network import effective_loss
 from tauflow.theory.outlier import reduced_flow
@@ -152,6 +152,7 @@ SPOILED = {
     ("outlier", "small weights"): {"start": lambda u, v, M: (u, v, M + 0.9 * np.eye(40, k=1) * (np.arange(40) == 5))},
     ("outlier", "target outside the bulk"): {"target": LeakyIntegrator(0.95)},
     ("outlier", "common direction"): {"start": lambda u, v, M: (u, 0.1 * v - u, M)},
+    ("oscillator", "initial weights and target"): {"target": FixedPoint()},
     ("oscillator", "everything learns"): {"train": ["W", "W_in"], "rates": {"W": 40.0, "W_in": 40.0}},
     ("oscillator", "target with a realisation"): {"target": SampledFilter([1.0, 0.5, 0.0], 1.0)},
     ("oscillator", "planted pair"): {"start": lambda u, v, M: (u, v, (M + M.T) / 2)},
