@@ -16,6 +16,15 @@ _SCHUESSLER = {
     "s5": "a linear network learns a cosine only with initial connectivity",
 }
 
+_BORDELON = {
+    "fig1": "an integrator learned from small weights: outlier, flow field, loss against the scale of the weights",
+    "fig2": "an integrator learned lazily: static eigenvalues, autocorrelation, loss and theory, change of weights",
+    "fig3": "an oscillator learned from a planted pair: loss and paths of the pair, with the network of two neurons",
+    "s1": "an integrator learned lazily: loss in smaller networks, eigenvalues and eigenvectors of the autocorrelation",
+    "s2": "an oscillator learned lazily: static eigenvalues, loss with the theory",
+    "s3": "an oscillator learned without a planted pair: the way out of the bulk depends on the scale of the weights",
+}
+
 #: Every paper by its short name.
 PAPERS: dict[str, Paper] = {
     "schuessler2020": Paper(
@@ -26,7 +35,15 @@ PAPERS: dict[str, Paper] = {
             name: Figure(f"tauflow.papers.schuessler2020.{name}", description)
             for name, description in _SCHUESSLER.items()
         },
-    )
+    ),
+    "bordelon2025": Paper(
+        name="bordelon2025",
+        title="Dynamically Learning to Integrate in Recurrent Neural Networks",
+        citation="Bordelon, Cotler, Pehlevan and Zavatone-Veth, 2025",
+        figures={
+            name: Figure(f"tauflow.papers.bordelon2025.{name}", description) for name, description in _BORDELON.items()
+        },
+    ),
 }
 
 __all__ = ["PAPERS", "Claim", "Figure", "Paper", "Reproduction"]

@@ -7,10 +7,14 @@ from typing import Any
 
 import jax
 import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from tauflow.learning import Record, flow
 from tauflow.networks import ContinuousLinearRNN
 from tauflow.objectives import FilterLoss
+from tauflow.papers.base import Claim
 from tauflow.precision import float64
 from tauflow.run import Run
 
@@ -64,4 +68,45 @@ def follow(
         atol=1e-2 * rtol,
         record=record,
         progress=progress,
+    )
+
+
+def leading(spectra: NDArray[Any]) -> NDArray[np.complex128]:
+    """The eigenvalue of largest modulus, of a conjugate pair the one with the positive imaginary part.
+
+    Args:
+        spectra: Shape (..., n).
+
+    Returns:
+        Shape (...).
+    """
+    largest = np.take_along_axis(spectra, np.argmax(np.abs(spectra), axis=-1)[..., None], -1)[..., 0]
+    return np.asarray(largest.real + 1j * np.abs(largest.imag))
+
+
+def bulk_stays(data: xr.Dataset, sigma: float, outliers: int) -> Claim:
+    """Decide whether all eigenvalues but the outliers end about where they began.
+
+    Args:
+        data: Holds `eigenvalues (measurement, index)` of one network and the attribute `neurons`.
+        sigma: Radius of the bulk.
+        outliers: How many eigenvalues of largest modulus are outliers in the end; as many may be at the start.
+    """
+    first, last = (values[np.argsort(-np.abs(values))] for values in data["eigenvalues"].values[[0, -1]])
+    moved = np.abs(first[:, None] - last[outliers:])  # (index, index - outliers)
+    shifts = moved[linear_sum_assignment(moved)] / sigma
+    radii = [float(np.abs(values[outliers:]).max() / sigma) for values in (first, last)]
+    spacing = 2 / np.sqrt(data.neurons)
+    return Claim(
+        "bulk_stays",
+        radii[1] < max(1.0, radii[0]) + spacing and float(shifts.mean()) < spacing / 2,
+        {
+            "radius / σ at first": radii[0],
+            "at last": radii[1],
+            "mean shift / σ": float(shifts.mean()),
+            "largest shift / σ": float(shifts.max()),
+            "distance of neighbours / σ": spacing,
+        },
+        "All eigenvalues but the outliers stay in their disk and move, on average, by less than half the distance "
+        "between neighbours, 2σ/√N.",
     )
