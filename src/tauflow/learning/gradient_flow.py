@@ -213,12 +213,12 @@ class _State(NamedTuple):
 
 
 class _Tried(NamedTuple):
-    """A step that was tried: whether it is good, whether no step can be, what follows, and the weights within it."""
+    """A step that was tried: whether it is good, whether no step can be, what follows, and its stages."""
 
     good: jax.Array
     hopeless: jax.Array
     following: _State
-    within: dict[str, Any]
+    stages: dict[str, Any]
 
 
 def _loss(problem: _Problem, params: dict[str, Any]) -> jax.Array:
@@ -273,13 +273,14 @@ def _try(problem: _Problem, state: _State, tolerances: _Tolerances) -> _Tried:
     nearly = tolerances.last - 1e-14 * tolerances.last  # no last step of a few roundings
     end = jnp.where(end > nearly, jnp.where(good, tolerances.last, 0.5 * (begin + tolerances.last)), end)
     hopeless = result != diffrax.RESULTS.successful
-    return _Tried(good, hopeless, _State(begin, end, params, solver, controller), within)
+    return _Tried(good, hopeless, _State(begin, end, params, solver, controller), within["k"])
 
 
 @eqx.filter_jit
-def _look(begin: jax.Array, end: jax.Array, within: dict[str, Any], tau: jax.Array) -> dict[str, Any]:
-    """The weights at a time within a step."""
-    return _SOLVER.interpolation_cls(t0=begin, t1=end, **within).evaluate(tau)
+def _look(before: _State, after: _State, stages: dict[str, Any], tau: jax.Array) -> dict[str, Any]:
+    """The weights at a time within the step between two states."""
+    step = _SOLVER.interpolation_cls(t0=before.begin, t1=before.end, y0=before.params, y1=after.params, k=stages)
+    return step.evaluate(tau)
 
 
 class _Notebook:
@@ -337,11 +338,11 @@ def _integrate(
     while not notebook.full and status == "done":
         tried = _try(problem, state, tolerances)
         steps += 1
-        good, begin, end, after = bool(tried.good), state.begin, state.end, tried.following
-        state = after if good else state._replace(end=after.end, controller=after.controller)
-        reached = float(end) if good else -math.inf
+        before, after, good = state, tried.following, bool(tried.good)
+        state = after if good else before._replace(end=after.end, controller=after.controller)
+        reached = float(before.end) if good else -math.inf
         while notebook.due(reached):
-            params = _look(begin, end, tried.within, jnp.asarray(times[notebook.next]))
+            params = _look(before, after, tried.stages, jnp.asarray(times[notebook.next]))
             loss, norm = _loss_and_norm(problem, params)
             if not np.isfinite(loss):
                 break
@@ -350,7 +351,7 @@ def _integrate(
             status = "diverged"
         elif not notebook.full and steps >= plan.max_steps:
             status = "interrupted"
-        del tried  # its stages are most of the memory: gone before the next step makes its own
+        del tried, before, after  # the stages are most of the memory: gone before the next step makes its own
     stopped_at = -1 if status == "done" else (notebook.next if can_start else 0)
     while not notebook.full:
         notebook.write(state.params, jnp.nan, jnp.nan, alive=False)
