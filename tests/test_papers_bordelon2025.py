@@ -4,9 +4,11 @@ import functools
 import importlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.optimize import linear_sum_assignment
 
 from tauflow.papers import PAPERS, Claim, Reproduction
 
@@ -67,6 +69,24 @@ def as_is(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
     return lambda data: data[name]
 
 
+def at_first(values: np.ndarray) -> np.ndarray:
+    """What values along the last axis would be if nothing happened."""
+    return np.repeat(values[..., :1], values.shape[-1], axis=-1)
+
+
+def exchanged(eigenvalues: np.ndarray) -> np.ndarray:
+    """Eigenvalues whose last ones are those of other random weights."""
+    last, n = eigenvalues[-1], eigenvalues.shape[-1]
+    other = np.linalg.eigvals(np.random.default_rng(0).standard_normal((n, n)) / np.sqrt(n))
+    matched = linear_sum_assignment(np.abs(last[:, None] - other))[1]
+    return np.concatenate([eigenvalues[:-1], other[matched][None]])
+
+
+def stretched(data: xr.Dataset, rate: float) -> np.ndarray:
+    t = data["t"].values
+    return np.stack([np.interp(rate * t, t, column) for column in data["function_theory"].values.T], axis=1)
+
+
 NULLS = [
     ("fig1", "bulk_stays", "eigenvalues", lambda data: data["eigenvalues"] * (1 + 0.5 * (data["tau_eigenvalues"] > 0))),
     ("fig1", "outlier_as_predicted", "projected", as_is("reduced")),
@@ -95,6 +115,69 @@ NULLS = [
     ("s3", "warm_start_takes_it_away", "leading", lambda data: abs(data["leading"]) * np.exp(1j)),
     ("s3", "later_for_smaller_weights", "tau", lambda data: data["tau"] * data["sigma"]),
     ("s3", "all_end_at_target", "leading", scaled("leading", 0.95)),
+]
+
+
+def stays(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    """A variable as it would be if nothing happened along its last axis."""
+    return lambda data: data[name].copy(data=at_first(data[name].values))
+
+
+LAZY_NULLS = [
+    (
+        "eigenvalues_stay",
+        "eigenvalues",
+        lambda data: data["eigenvalues"].copy(data=exchanged(data["eigenvalues"].data)),
+    ),
+    ("eigenvalues_stay", "eigenvalues", lambda data: data["eigenvalues"] * (1 + 0.1 * (data["tau_eigenvalues"] > 0))),
+    ("eigenvalues_stay", "eigenvalues_loss", lambda data: 0 * data["eigenvalues_loss"] + 1),
+    ("loss_as_predicted", "theory", stays("theory")),
+    ("loss_as_predicted", "theory", faster("theory", 0.25)),
+    ("loss_as_predicted", "theory", faster("theory", 4.0)),
+    ("loss_as_predicted", "theory", as_is("mean")),
+    ("loss_as_predicted", "loss", stays("loss")),
+    ("speed_as_predicted", "theory", faster("theory", 0.5)),
+    ("speed_as_predicted", "theory", faster("theory", 2.0)),
+    ("speed_as_predicted", "loss", scaled("loss", np.nan)),
+    ("mean_as_predicted", "loss", stays("loss")),
+    ("mean_as_predicted", "mean", scaled("mean", 3)),
+]
+NULLS += [(figure, *each) for figure in ("fig2", "s2") for each in LAZY_NULLS]
+NULLS += [("s1", *each) for each in LAZY_NULLS if each[0] != "eigenvalues_stay"]
+
+
+def after(name: str, rate: float) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda data: data[name] * np.exp(rate * data["t"])
+
+
+def backwards(name: str, along: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda data: data[name].copy(data=data[name].isel({along: slice(None, None, -1)}).values)
+
+
+NULLS += [
+    ("fig2", "autocorrelation_as_predicted", "autocorrelation", after("autocorrelation", 0.12)),
+    ("fig2", "autocorrelation_as_predicted", "autocorrelation", after("autocorrelation", -0.12)),
+    (
+        "fig2",
+        "autocorrelation_as_predicted",
+        "autocorrelation",
+        lambda d: 0 * d["autocorrelation"] + np.exp(-2 * d["t"]),
+    ),
+    ("fig2", "weights_move_beyond_the_threshold", "change", backwards("change", "target")),
+    ("fig2", "weights_move_beyond_the_threshold", "change", lambda data: 1 + 0 * data["change"]),
+    ("fig2", "outlier_beyond_the_threshold", "edge_end", as_is("edge_start")),
+    ("fig2", "outlier_beyond_the_threshold", "edge_end", lambda data: 1 - data["target"] + 0 * data["edge_end"]),
+    ("s1", "eigenvalues_as_predicted", "eigenvalue_theory", scaled("eigenvalue_theory", 1.02)),
+    ("s1", "eigenvalues_as_predicted", "eigenvalue_theory", lambda d: d["eigenvalue_theory"] * 0.98 ** d["index"]),
+    ("s1", "eigenvalues_end_at_rounding", "eigenvalue", as_is("eigenvalue_theory")),
+    ("s1", "eigenvalues_end_at_rounding", "eigenvalue", lambda data: data["eigenvalue"] + 1e-12),
+    ("s1", "eigenfunctions_as_predicted", "function_theory", lambda d: d["function_theory"].roll(function_index=1)),
+    (
+        "s1",
+        "eigenfunctions_as_predicted",
+        "function_theory",
+        lambda d: d["function_theory"].copy(data=stretched(d, 1.02)),
+    ),
 ]
 
 
@@ -160,6 +243,52 @@ def test_the_leading_eigenvalue_is_that_of_the_upper_half_plane() -> None:
 
     spectra = np.array([[0.1, -0.3, 0.2], [0.1, 0.3 - 0.4j, 0.3 + 0.4j]])
     np.testing.assert_array_equal(leading(spectra), [-0.3, 0.3 + 0.4j])
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.98, 1.0, 1.02, 1.7])
+def test_the_speed_of_learning_is_found(rate: float) -> None:
+    from tauflow.papers.bordelon2025._lazy import speed
+    from tauflow.tasks import LeakyIntegrator
+    from tauflow.theory.lazy import filter_flow
+
+    tau = np.concatenate([[0.0], np.geomspace(0.01, 10, 36)])
+    theory, found = (filter_flow(LeakyIntegrator(0.5), 0.8, tau * r, [0.0], gamma=2.0).loss for r in (1.0, rate))
+    assert abs(speed(tau, found, theory) / rate - 1) < 2e-3
+    assert np.isnan(speed(tau, np.where(tau > 5, np.nan, found), theory))
+
+
+@pytest.mark.parametrize("rate", [0.9, 0.98, 1.0, 1.02, 1.1])
+def test_as_many_networks_as_needed_reject_a_speed_2_percent_off(rate: float) -> None:
+    from tauflow.papers.bordelon2025._lazy import lazy_claims
+    from tauflow.tasks import LeakyIntegrator
+    from tauflow.theory.lazy import filter_flow
+
+    tau, n, sigma = np.concatenate([[0.0], np.geomspace(0.01, 10, 36)]), 16, 0.8
+    own = np.exp(0.015 * np.random.default_rng(1).standard_normal(n)) * rate
+    mean = filter_flow(LeakyIntegrator(0.5), sigma, tau, [0.0])
+    loss = np.stack([filter_flow(LeakyIntegrator(0.5), sigma, tau * r, [0.0]).loss for r in own])
+    same = {name: (("network", "time"), np.tile(getattr(mean, of), (n, 1))) for name, of in
+            (("theory", "loss"), ("mean", "loss"), ("spread", "loss_spread"))}  # fmt: skip
+    labels = {"tau": ("time", tau), "sigma": ("network", n * [sigma]), "neurons": ("network", n * [4000])}
+    claims = {made.name: made for made in lazy_claims(xr.Dataset(same | {"loss": (("network", "time"), loss)}, labels))}
+    assert claims["speed_as_predicted"].holds == (rate == 1.0)
+
+
+def test_the_sigma_that_fits_an_autocorrelation_is_its_own() -> None:
+    from tauflow.papers.bordelon2025.fig2 import effective_sigma
+    from tauflow.theory.mean_field import autocorrelation
+
+    t = np.linspace(0, 8, 33)
+    for sigma in (0.3, 0.9):
+        np.testing.assert_allclose(effective_sigma(t, 1.3 * autocorrelation(t, t, sigma)), sigma, rtol=1e-9)
+
+
+def test_a_network_near_the_edge_is_drawn_again_until_it_is_stable() -> None:
+    from tauflow.papers.bordelon2025._lazy import draw_stable, eigenvalues
+
+    for seed in range(4):
+        network = draw_stable(20, 0.98, key=jax.random.key(seed))
+        assert eigenvalues(network.W).real.max() < 1 and network.gamma == pytest.approx(1.0)
 
 
 def test_six_numbers_and_eight_agree_for_symmetric_weights() -> None:
