@@ -316,6 +316,7 @@ def test_a_growing_mode_counts_if_the_input_reaches_it_or_the_readout_sees_it():
     assert off(found, dense(LeakyIntegrator(0.2), made(M, u, v))) < 1e-9
 
 
+@pytest.mark.slow
 def test_flow_rejects_steps_into_instability():
     """The first step is far too long, lands where the loss is +inf, and is tried again."""
     network, seen = random(10, 0.5, seed=8), []
