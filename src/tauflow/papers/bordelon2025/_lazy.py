@@ -40,6 +40,8 @@ RTOL = 1e-5
 SURE = 0.9985
 """Quantile at 3 standard deviations, of Student's t for as many networks as there are."""
 SHADES = 6
+SPECTRA_DURATION = 5.0
+"""Learning time of the networks whose eigenvalues are followed."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def eigenvalues(W: ArrayLike) -> NDArray[np.complex128]:
 
 
 def spectra(
-    neurons: int, sigma: float, target: Any, duration: float, *, key: jax.Array, progress: Callable[..., None] | None
+    neurons: int, sigma: float, target: Any, *, key: jax.Array, progress: Callable[..., None] | None
 ) -> xr.Dataset:
     r"""Eigenvalues of W/√N at a few times of learning, each in the place of the one that it was before.
 
@@ -121,7 +123,6 @@ def spectra(
         neurons: Number of units N.
         sigma: Standard deviation of all weights.
         target: The filter to learn.
-        duration: Learning time.
         key: JAX random key.
         progress: Called at every saved time.
 
@@ -129,7 +130,7 @@ def spectra(
         `eigenvalues (measurement, index)`, with `tau_eigenvalues` and `eigenvalues_loss`, the loss over the first one.
     """
     network = draw_stable(neurons, sigma, key=key)
-    times = np.concatenate([[0.0], duration * np.geomspace(1e-2, 1, SHADES - 1)])
+    times = np.concatenate([[0.0], SPECTRA_DURATION * np.geomspace(1e-2, 1, SHADES - 1)])
     record = Record(weights=range(SHADES), measurements=0)
     run = flows.follow(network, target, times, record=record, rtol=RTOL, progress=progress)
     values = [eigenvalues(W) for W in run.data["W"].values[0]]

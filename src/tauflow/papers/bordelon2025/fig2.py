@@ -83,7 +83,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     keys = jax.random.split(jax.random.key(seed), 4)
     training = lazy.LazyTraining(settings.large, TARGET, settings.networks)
     parts = (
-        lazy.spectra(settings.small, SPECTRUM_SIGMA, SPECTRUM_TARGET, 10.0, key=keys[0], progress=progress),
+        lazy.spectra(settings.small, SPECTRUM_SIGMA, SPECTRUM_TARGET, key=keys[0], progress=progress),
         correlations(settings, key=keys[1]),
         training.train(key=keys[2], progress=progress),
         changes(settings, key=keys[3], progress=progress),

@@ -53,7 +53,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     """
     settings = QUICK if quick else FULL
     keys = jax.random.split(jax.random.key(seed))
-    spectra = lazy.spectra(settings.small, SPECTRUM_SIGMA, TARGET, 10.0, key=keys[0], progress=progress)
+    spectra = lazy.spectra(settings.small, SPECTRUM_SIGMA, TARGET, key=keys[0], progress=progress)
     training = lazy.LazyTraining(settings.large, TARGET, settings.networks)
     data = xr.merge([spectra, training.train(key=keys[1], progress=progress)], compat="equals", join="exact")
     return Reproduction("bordelon2025", "s2", data, draw(data), claims(data))
