@@ -36,7 +36,7 @@ class Settings:
     networks: tuple[tuple[float, int], ...]
 
 
-FULL = Settings(250, 4000, ((0.6, 1), (0.7, 1), (0.8, 3), (0.9, 1)))
+FULL = Settings(250, 4000, ((0.7, 1), (0.8, 3), (0.9, 1), (0.93, 1)))
 QUICK = Settings(100, 100, ((0.5, 1), (0.6, 3), (0.7, 1)))
 
 
