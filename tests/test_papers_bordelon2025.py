@@ -112,7 +112,7 @@ NULLS = [
     ("fig3", "ends_at_target", "pair", scaled("pair", 1.02)),
     ("fig3", "ends_at_target", "pair", lambda data: data["pair"].conj()),
     ("s3", "escape_depends_on_sigma", "leading", lambda data: abs(data["leading"]) * np.exp(1j)),
-    ("s3", "warm_start_takes_it_away", "leading", lambda data: abs(data["leading"]) * np.exp(1j)),
+    ("s3", "warm_start_takes_it_away", "leading", lambda data: abs(data["leading"]) * np.exp(1j + 0.02j * data["run"])),
     ("s3", "later_for_smaller_weights", "tau", lambda data: data["tau"] * data["sigma"]),
     ("s3", "all_end_at_target", "leading", scaled("leading", 0.95)),
 ]

@@ -52,14 +52,14 @@ class Settings:
 
 
 FULL = Settings(250, (0.2, 0.1, 0.05), 3, 51)
-QUICK = Settings(64, (0.2, 0.1), 2, 31)
+QUICK = Settings(48, (0.2, 0.1), 2, 31)
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
     """Reproduce Fig. S3: paths of the leading eigenvalue of networks that learn to ring, cold and warm.
 
     Args:
-        quick: A small version of seconds: 64 neurons, two values of sigma, two networks each.
+        quick: A small version of seconds: 48 neurons, two values of sigma, two networks each.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 
@@ -132,10 +132,10 @@ def claims(data: xr.Dataset) -> tuple[Claim, ...]:
     """
     escape = angles(data, "cold", lambda sigma: ESCAPED * sigma)
     cold, warm = (angles(data, start, lambda _: PASSING) for start in ("cold", "warm"))
+    there = f"at |λ| = {PASSING:g}"
     means = {sigma: float(values.mean()) for sigma, values in escape.items()}
     least = float(np.abs(escape[min(escape)] - escape[max(escape)]).min())
-    both = {"cold": cold, "warm": warm}
-    total = {name: float(np.concatenate([*groups.values()]).std()) for name, groups in both.items()}
+    total, planted = (float(np.concatenate([*groups.values()]).std()) for groups in (escape, warm))
     goal = 1 - data.c + 1j * data.omega
     off = float(np.abs(data["leading"].values[:, -1] - goal).max())
     half = {
@@ -152,11 +152,15 @@ def claims(data: xr.Dataset) -> tuple[Claim, ...]:
         ),
         Claim(
             "warm_start_takes_it_away",
-            total["cold"] > 2 * total["warm"],
-            {f"{name}, degrees": value for name, value in total.items()}
-            | {f"{name}, networks of one σ": within(groups) for name, groups in both.items()},
-            f"The paths at |λ| = {PASSING:g} spread more than twice as much as those from the planted pair (standard "
-            "deviation of the angle over all networks).",
+            total > 5 * planted,
+            {
+                "leaving the bulk, degrees": total,
+                f"planted pair {there}": planted,
+                f"planted pair {there}, networks of one σ": within(warm),
+                f"without it {there}, networks of one σ": within(cold),
+            },
+            "The directions in which pairs leave the bulk spread more than five times as much as the paths of planted "
+            "pairs (standard deviation of the angle over all networks and σ).",
         ),
         Claim(
             "later_for_smaller_weights",
