@@ -86,7 +86,7 @@ def test_a_member_is_a_flow_with_the_mean_field_rates(integrator):
     key = configuration.keys()[1]
     network = configuration.make_network(key=network_key(key))
     single = flow(network, configuration.make_objective(), duration=3.0, save_at=np.linspace(0, 3, 9),
-                  rates={"W": 12.0, "W_in": 12.0, "W_out": 12.0}, key=key)  # fmt: skip
+                  rates={"W": 12.0, "W_in": 12.0, "W_out": 12.0}, key=key, rtol=1e-6, atol=1e-8)  # fmt: skip
     np.testing.assert_array_equal(single.weights("W"), study.run.weights("W", 1))
     kept = study.run.configuration
     assert kept["rates"] == {"W": 12.0, "W_in": 12.0, "W_out": 12.0} and kept["optimizer"] == "gradient flow"

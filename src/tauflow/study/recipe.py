@@ -91,7 +91,7 @@ RECIPES: dict[str, Recipe] = {
     "leaky-integrator": filter_recipe(Flow(3.0, probe={"outlier": outlier})),
     # The paper's Fig. 3 does not say where its pair begins: here well inside the disk of stable ones, at half the
     # target's frequency, and far enough from the random eigenvalues to be told from them.
-    "oscillator": filter_recipe(Flow(3.0, planted=(0.5, 0.5), probe={"outlier_pair": outlier_pair}), gain=0.1),
+    "oscillator": filter_recipe(Flow(2.0, planted=(0.5, 0.5), probe={"outlier_pair": outlier_pair}), gain=0.1),
     "exponential-sum": filter_recipe(Flow(10.0)),
     "sampled-filter": filter_recipe(Flow(10.0)),
 }

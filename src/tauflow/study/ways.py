@@ -115,6 +115,8 @@ class Flow:
         probe: Name -> function of a network, measured along with the spectra.
         saved: Number of saved points, evenly spaced.
         gamma0: Richness γ₀.
+        rtol: Relative tolerance of a step; the loss of the two tasks of the paper is then right to 1e-4 of itself.
+        atol: Absolute tolerance of a step.
         settings: The settings of a study that only this way has.
         words: The way, as a sentence about a study names it.
     """
@@ -124,6 +126,8 @@ class Flow:
     probe: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     saved: int = 61
     gamma0: float = 1.0
+    rtol: float = 1e-6
+    atol: float = 1e-8
     settings: ClassVar[tuple[str, ...]] = ("duration", "points", "gamma0")
     words: ClassVar[str] = "gradient flow of an exact loss"
 
@@ -168,6 +172,8 @@ class Flow:
             save_at=np.linspace(0.0, configuration.duration, configuration.points),
             train=configuration.train,
             rates=rates,
+            rtol=self.rtol,
+            atol=self.atol,
             record=configuration.record(),
             out=folder,
             resume=True,
