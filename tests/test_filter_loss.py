@@ -417,11 +417,11 @@ def test_bad_input_is_answered_by_a_sentence(key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sigma", [0.5, 0.9])
+@pytest.mark.parametrize("sigma", [0.8, 0.9])
 def test_four_thousand_units_against_a_tighter_basis(sigma):
     network = random(4000, sigma, seed=1)
     usual, tight = (computed(TARGETS["leak"], network, **settings) for settings in ({}, {"tolerance": 1e-12}))
-    assert off(usual, tight) < 1e-5
+    assert 0 < off(usual, tight) < 1e-5
 
 
 @pytest.mark.slow
