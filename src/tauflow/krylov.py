@@ -77,8 +77,9 @@ def stages(neurons: int) -> list[int]:
         >>> stages(100)
         [40, 100]
     """
-    sizes, ratio = ([neurons], 2.5) if neurons <= SMALL else ([LARGEST], 1.5)
-    while sizes[0] > 64:
+    few = neurons <= SMALL  # where products are cheap, so is a basis that is too large, and compiling counts
+    sizes, ratio, first = ([neurons], 2.5, 64) if few else ([LARGEST], 1.5, 24)
+    while sizes[0] > first:
         sizes.insert(0, math.ceil(sizes[0] / ratio))
     return sizes
 

@@ -47,7 +47,7 @@ class FilterLoss(eqx.Module):
         target: The target, of `tauflow.tasks`: `LeakyIntegrator`, `DampedOscillator`, `ExponentialSum`,
             `SampledFilter`.
         tolerance: Residual of the Lyapunov equations, relative to |u|² and |v|², at which a basis is large enough;
-            None for 1e-10 up to `tauflow.krylov.SMALL` units and 1e-8 beyond (1e-6 in float32). Loss and gradient
+            None for 1e-10 up to `tauflow.krylov.SMALL` units and 1e-6 beyond and in float32. Loss and gradient
             are then right to 1e-8, and to 1e-5 at N = 4000.
 
     Source: bordelon2025, Eqs. B2, B8, B9, B14 and B15. Deviation from print: the expectation in B2 diverges; this is
@@ -139,7 +139,7 @@ class BareFilterLoss(eqx.Module):
             return self.tolerance
         if W.dtype != jnp.float64:
             return 1e-6
-        return 1e-10 if W.shape[0] <= krylov.SMALL else 1e-8
+        return 1e-10 if W.shape[0] <= krylov.SMALL else 1e-6
 
 
 def _parameters(network: Any) -> tuple[Array, Array, Array, float]:

@@ -228,7 +228,7 @@ class Curve(NamedTuple):
     Attributes:
         label: The theory's name.
         values: Shape (k,) or (k, index); complex where the quantity is.
-        band: Half-width of its N^-1/2 band, shape as `values`, or None for an exact result.
+        band: Half-width of the error that it states, shape as `values`, or None for an exact result.
     """
 
     label: str

@@ -151,7 +151,7 @@ def theory_section(overlay: Any) -> str:
     if applies:
         says = "All its assumptions hold. Its predictions are the dashed lines above, as far as it reaches"
         banded = [name for name in overlay.prediction.data_vars if str(name).endswith("_band")]
-        says += "; the grey bands are the N<sup>−1/2</sup> that it leaves open in a finite network." if banded else "."
+        says += "; the grey bands are the error that it states for itself." if banded else "."
         body = f"<p>{says}</p>{_folded(_count(holding, 'assumption') + ', measured', holding)}"
     else:
         count = f"{len(failing)} of its {_count(overlay.assumptions, 'assumption')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -27,7 +28,11 @@ POINTS: Any = np.linspace(-1, 1, 401)
 def linear(run: Run, i: int) -> Found:
     """Whether the network is linear and free of noise: largest |φ(x) - x| for |x| <= 1, plus the noise."""
     fields = run.static(i)
-    phi, noise = str(fields.get("phi", "?")), float(fields.get("noise", 0.0))
+    if "phi" not in fields:
+        kind = json.loads(str(run.data.attrs.get("network", "{}"))).get("name", "network that does not say its kind")
+        told = f"The network is a {kind}; the theory is for a rate network with phi, the identity, and dt."
+        return Found("linear network", math.nan, 0.0, told)
+    phi, noise = str(fields["phi"]), float(fields.get("noise", 0.0))
     curvature = math.nan
     if phi in NONLINEARITIES:
         curvature = float(np.abs(np.asarray(NONLINEARITIES[phi](POINTS)) - POINTS).max())

@@ -52,7 +52,7 @@
         }
         traces.push(Object.assign({
           x: x, y: curve, mode: "lines", line: { color: C.theory, width: 1.6, dash: "dash" },
-          name: plain(theory.label) + (low ? " ± N<sup>−1/2</sup>" : ""), showlegend: k === 0,
+          name: plain(theory.label) + (low ? " ± its stated error" : ""), showlegend: k === 0,
         }, group));
       });
     });
