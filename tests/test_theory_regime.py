@@ -81,7 +81,10 @@ def test_the_escape_time_is_that_of_the_outlier_theory():
     assert regime(LeakyIntegrator(0.2), 0.3).escape_time == escape_time(0.2, 0.3)
     doubled = regime(LeakyIntegrator(0.2, target_amplitude=2.0), 0.3).escape_time
     assert doubled == escape_time(0.2, 0.3) / 2
-    for target in (LeakyIntegrator(0.9), DampedOscillator(0.1, 1.0), LeakyIntegrator(0.2, target_amplitude=-1.0)):
+    fast = LeakyIntegrator(1.4)  # rich, but its outlier leaves the bulk on the other side
+    assert regime(fast, 0.3).kind == "rich" and "after about" not in regime(fast, 0.3).sentence
+    others = (LeakyIntegrator(0.9), fast, DampedOscillator(0.1, 1.0), LeakyIntegrator(0.2, target_amplitude=-1.0))
+    for target in others:
         assert math.isnan(regime(target, 0.3).escape_time)
     assert math.isnan(regime(LeakyIntegrator(0.2), 0.3, train=READOUT).escape_time)
 

@@ -140,7 +140,8 @@ def escape_time(c_target: ArrayLike, sigma: ArrayLike, gamma0: ArrayLike = 1.0) 
     Raises:
         ValueError: If an argument is out of range or the shapes do not broadcast.
 
-    Assumes: small sigma, large N, mean-field rates γ₀²N.
+    Assumes: small sigma, large N, mean-field rates γ₀²N, and a target well outside the bulk on its slow side, 1 - c*
+        well above sigma: a faster one needs no outlier there.
     Source: bordelon2025, Eq. E7. Deviation from print: print has (1/2a) ln(1 + 2/aσ): the rate lacks the 2 of the
         gradient, and |u₊|² is Nσ²/2.
 

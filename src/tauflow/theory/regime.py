@@ -34,8 +34,8 @@ class Regime(NamedTuple):
         kind: "lazy" (inside the bulk), "rich" (it needs outliers), or "out of reach" (it would, and W does not learn).
         margin: How far the farthest rate of the target lies outside the bulk, per membrane time; negative inside, NaN
             for a target that is no sum of exponentials.
-        escape_time: When the outlier of a leaky integrator is expected to leave the bulk, in flow units at gamma0 = 1;
-            NaN for other targets and where nothing leaves.
+        escape_time: When the outlier of a leaky integrator slower than the bulk is expected to leave it, in flow units
+            at gamma0 = 1; NaN for other targets and where nothing leaves.
         certainty: "theorem" or "rule of thumb".
         sentence: All of it, for a reader.
     """
@@ -89,7 +89,8 @@ def regime(target: FilterTask, sigma: float, *, train: Sequence[str] = EVERYTHIN
     else:
         kind, how = "out of reach", "so that it takes weights without bound to come ever closer"
     single = leak(target) if kind == "rich" else None
-    time = float(escape_time(single[0], spread, single[1])) if single else math.nan  # a coefficient acts as gamma0 does
+    slow = single and single[0] < 1 - spread  # the outlier of a faster target leaves on the other side
+    time = float(escape_time(single[0], spread, single[1])) if single and slow else math.nan  # coefficient: as gamma0
     due = "" if math.isnan(time) else f", the first after about {time:.2g}"
     return Regime(kind, margin, time, "theorem" if alone else "rule of thumb", f"{where}, {how}{due}.")
 
