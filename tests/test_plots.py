@@ -80,6 +80,7 @@ class TestLoss:
         axes = axes_of(plots.loss(run, overlays=(overlay,)))
         (dashed,) = [each for each in axes.get_lines() if "fixed-point series" in str(each.get_label())]
         assert dashed.get_linestyle() == "--"
+        assert dashed.get_label() == "fixed-point series ± its stated error"
         np.testing.assert_allclose(dashed.get_ydata(), overlay.prediction["loss"].values[0])
         theory = [c for c in axes.collections if np.allclose(c.get_facecolor()[0][:3], to_rgb(style.THEORY))]
         assert len(theory) == 1

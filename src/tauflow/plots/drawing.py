@@ -135,7 +135,7 @@ def draw_predictions(
                 for low, high in zip((columns - half).T, (columns + half).T, strict=True):
                     axes.fill_between(tau[i], low, high, color=style.THEORY, alpha=0.14, linewidth=0, zorder=3.5)
             lines = axes.plot(tau[i], columns, color=style.THEORY, linestyle="--", linewidth=1.0, zorder=4)
-            note = " ± N$^{-1/2}$" if curve.band is not None else ""
+            note = " ± its stated error" if curve.band is not None else ""
             handles.setdefault(curve.label, lines[0]).set_label(f"{curve.label}{note}")
     return list(handles.values())
 
