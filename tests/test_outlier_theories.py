@@ -177,8 +177,11 @@ def test_a_broken_assumption_is_named(kind, name):
 
 @both
 def test_learning_that_is_no_gradient_flow_is_refused(kind):
-    names = [a.name for a in THEORIES[kind].check(run_of(kind, run_kind="descend", unit="update")) if not a.holds]
+    run = run_of(kind, run_kind="descend", unit="update")
+    names = [a.name for a in THEORIES[kind].check(run) if not a.holds]
     assert names == ["everything learns"]
+    with pytest.raises(ValueError, match="does not follow gradient flow, so its learning rates are not known"):
+        THEORIES[kind].predict(run)
 
 
 @both

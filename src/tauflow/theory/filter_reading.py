@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +112,19 @@ def filter_member(run: Run, i: int) -> FilterMember:
         target=target(run, i),
         rates=rates(run, i),
     )
+
+
+def need_rates(members: Iterable[FilterMember]) -> None:
+    """Refuse members whose learning rates are not known.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if not all(member.rates for member in members):
+        raise ValueError(
+            "The run does not follow gradient flow, so its learning rates are not known; "
+            "learn with tauflow.learning.flow, or in plain descent, whose tau is a flow time."
+        )
 
 
 def _network_name(run: Run) -> str:

@@ -12,7 +12,7 @@ from tauflow.run import Run
 from tauflow.theory import lazy, lazy_assumptions
 from tauflow.theory._filter_expansion import Expansion, expand
 from tauflow.theory.base import Assumption, worst
-from tauflow.theory.filter_reading import FilterMember, filter_loss, filter_member
+from tauflow.theory.filter_reading import FilterMember, filter_loss, filter_member, need_rates
 from tauflow.theory.reading import starts
 
 
@@ -113,8 +113,7 @@ class LazyTheory:
 
 def _loss(tau: FloatArray, member: FilterMember) -> tuple[FloatArray, FloatArray]:
     """Loss and its band at these times, shape (time,); NaN where the member has no learning time."""
-    if not member.rates:
-        raise ValueError("The run does not follow gradient flow, so its learning rates are not known.")
+    need_rates([member])
     known = np.isfinite(tau)
     times, n = np.where(known, tau, 0.0), member.neurons
     start = _initial_filter(member)

@@ -63,7 +63,8 @@ class OscillatorTheory:
             `probe_outlier_pair (run, measurement, 2)`, complex128, each with `<name>_band`, float64.
 
         Raises:
-            ValueError: If the run lacks initial weights or target, has no planted pair, or the target no realisation.
+            ValueError: If the run lacks initial weights, target or learning rates, has no planted pair, or the target
+                no realisation.
         """
         members = [filter_member(run, i) for i in range(run.n_runs)]
         about = {"theory": self.name, "paper": self.paper}

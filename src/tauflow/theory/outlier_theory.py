@@ -79,7 +79,7 @@ class OutlierTheory:
             each with `<name>_band`; float64.
 
         Raises:
-            ValueError: If the run lacks initial weights or target, or the target has no realisation.
+            ValueError: If the run lacks initial weights, target or learning rates, or the target has no realisation.
         """
         members = [filter_member(run, i) for i in range(run.n_runs)]
         about = {"theory": self.name, "paper": self.paper}

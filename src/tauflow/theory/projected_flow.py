@@ -13,7 +13,7 @@ from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 from tauflow.theory.base import Assumption, Found, worst
 from tauflow.theory.effective_network import EffectiveFlow, EffectiveNetwork, effective_flow
-from tauflow.theory.filter_reading import FilterMember, filter_loss, filter_member
+from tauflow.theory.filter_reading import FilterMember, filter_loss, filter_member, need_rates
 from tauflow.theory.rich_assumptions import speed
 
 Networks = tuple[EffectiveNetwork, EffectiveNetwork]
@@ -38,7 +38,11 @@ def predict(
     Returns:
         Dataset with `loss (run, update)` and, where the run has measurements, the probe (run, measurement, ...), each
         with `<name>_band`; NaN where a member has no learning time.
+
+    Raises:
+        ValueError: If the run does not follow gradient flow, so that its learning rates are not known.
     """
+    need_rates(members)
     name, measured = probe
     quantities: dict[str, tuple[str, str, Callable[[EffectiveFlow], np.ndarray]]] = {}
     if "tau" in run.data:
