@@ -81,8 +81,8 @@ class Theory(Protocol):
     def predict(self, run: Run) -> xr.Dataset:
         """Predict quantities under the run's own variable names, dimensions and learning times.
 
-        A result for large N carries `<variable>_band`, the half-width that N^-1/2 leaves; what the theory does not
-        reach is NaN.
+        Beside a variable may stand `<variable>_band`, the half-width of the error that the theory states for itself;
+        what the theory does not reach is NaN.
 
         Raises:
             ValueError: If the run lacks what the prediction needs.
