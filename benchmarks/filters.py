@@ -156,7 +156,7 @@ HEADER = [
 def row(neurons: int, sigma: float, options: argparse.Namespace) -> list[str]:
     """One line of the table."""
     network, objective = network_of(neurons, sigma), FilterLoss(TARGET).bare()
-    vectors = vectors_needed(network, 1e-10 if neurons <= krylov.SMALL else 1e-8)
+    vectors = vectors_needed(network, objective.used_tolerance(network.W))
     contestants = {"ours": compiled(objective, network), "floor": floor_contestant(network, vectors)}
     steps = error = "-"
     if neurons <= options.largest_autodiff:

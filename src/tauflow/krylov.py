@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 SMALL = 1000
-"""Up to this number of units a basis may grow to all of space, and nothing is left undecided."""
+"""Up to this number of units a basis may grow to all of space, so that a residual can always be had."""
 LARGEST = 900
 """Most vectors of a basis for more units than that."""
 SHIFT = 0.3

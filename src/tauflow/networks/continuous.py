@@ -133,7 +133,7 @@ class ContinuousLinearRNN(eqx.Module):
         Args:
             neurons: Number of units N, at least 2.
             sigma: Radius of the disk of random eigenvalues, at least 0.
-            c: Decay rate of the planted pair, per membrane time.
+            c: Decay rate of the planted pair, per membrane time; the network is unstable unless c > 0.
             omega: Its angular frequency, in radians per membrane time.
             key: JAX random key.
             amplitude: a, the length of u and v over √N, > 0.
@@ -199,11 +199,24 @@ class ContinuousLinearRNN(eqx.Module):
         r"""Learning rates $\eta = \gamma_0^2N$ of W, W_in and W_out, with which learning takes a time of order 1 in N.
 
         Source: bordelon2025, Eq. E14. Deviation from print: none.
+
+        Example:
+            >>> one = ContinuousLinearRNN(jnp.zeros((4, 4)), jnp.ones((4, 1)), jnp.ones((1, 4)), gamma0=0.5)
+            >>> one.mean_field_rates()["W"]
+            1.0
         """
         return dict.fromkeys(("W", "W_in", "W_out"), self.gamma0**2 * self.neurons)
 
     def eigenvalues(self) -> NDArray[np.complex128]:
-        r"""Eigenvalues of $W/\sqrt N$, shape (n,); those of A are 1 less."""
+        r"""Eigenvalues of $W/\sqrt N$, complex, shape (n,); those of A are 1 less.
+
+        Raises:
+            ValueError: If W holds what is no finite number.
+
+        Example:
+            >>> ContinuousLinearRNN(2 * jnp.eye(4), jnp.ones((4, 1)), jnp.ones((1, 4))).eigenvalues().real
+            array([1., 1., 1., 1.])
+        """
         return analysis.eigenvalues(_recurrent(self))
 
     def filter(self, t: ArrayLike) -> NDArray[np.float64]:
@@ -217,6 +230,12 @@ class ContinuousLinearRNN(eqx.Module):
 
         Raises:
             ValueError: If a time is negative or no finite number.
+
+        Source: bordelon2025, Eq. A4. Deviation from print: its second form has lost the t.
+
+        Example:
+            >>> ContinuousLinearRNN(jnp.zeros((1, 1)), jnp.ones((1, 1)), jnp.ones((1, 1))).filter([0.0, 1.0]).round(4)
+            array([1.    , 0.3679])
         """
         from scipy.sparse.linalg import expm_multiply
 
@@ -262,6 +281,8 @@ class ContinuousLinearRNN(eqx.Module):
         whole = expm(dt * joint)
         step, push = whole[:n, :n], whole[:n, n]  # (n, n), (n,)
         shape = (*inputs.shape[1:-1], n)
+        if x0 is not None and not _fits(np.shape(x0), shape):
+            raise ValueError(f"x0 has shape {np.shape(x0)}; it must be (*trials, n) = {shape} or broadcast to it.")
         start = jnp.zeros(shape, W.dtype) if x0 is None else jnp.broadcast_to(jnp.asarray(x0, W.dtype), shape)
 
         def advance(h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -315,6 +336,14 @@ def outlier_pair(network: Any) -> NDArray[np.complex128]:
     values = network.eigenvalues()
     largest = values[np.argsort(-np.abs(values), kind="stable")[:2]]
     return largest[np.lexsort((-largest.real, -np.round(largest.imag, 12)))]
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether an array of one shape broadcasts to another."""
+    try:
+        return np.broadcast_shapes(shape, wanted) == wanted
+    except ValueError:
+        return False
 
 
 def _recurrent(network: Any) -> NDArray[np.float64]:

@@ -39,8 +39,9 @@ class FilterLoss(eqx.Module):
     r"""Squared distance of a linear network's impulse response from a target filter, $\int_0^\infty(f - f_\star)^2dt$.
 
     It is the stationary mean squared error under white noise of unit density. It is +inf where the network is
-    unstable: where a growing mode is reached by the input or seen by the readout. Up to `tauflow.krylov.SMALL` units
-    that is decided exactly; beyond, a network whose basis of `tauflow.krylov.LARGEST` vectors leaves a residual above
+    unstable: where a growing mode is reached by the input or seen by the readout. Modes
+    whose relative amplitude in u and v is below the root of the tolerance may go unseen. Beyond `tauflow.krylov.SMALL`
+    units a network whose basis of `tauflow.krylov.LARGEST` vectors leaves a residual above
     1e-4, which takes a spectral abscissa within about 0.01 of zero, counts as unstable too.
 
     Attributes:
@@ -132,9 +133,10 @@ class BareFilterLoss(eqx.Module):
         """The loss of the network, see `FilterLoss.__call__`."""
         W, u, v, readout_scale = _parameters(network)
         numbers = jax.tree.map(lambda x: jnp.asarray(x, W.dtype), self.numbers)
-        return _loss(W, u, v, numbers, float(readout_scale), self._tolerance(W))
+        return _loss(W, u, v, numbers, float(readout_scale), self.used_tolerance(W))
 
-    def _tolerance(self, W: Array) -> float:
+    def used_tolerance(self, W: Array) -> float:
+        """The tolerance for a network with these weights."""
         if self.tolerance is not None:
             return self.tolerance
         if W.dtype != jnp.float64:

@@ -167,7 +167,7 @@ class ExponentialSum(ExponentialFilter):
         coefficients: a_j, real or complex numbers; kept as pairs (real part, imaginary part).
         rates: p_j, as many, likewise, with real parts > 0, per membrane time.
 
-    Source: none; the filters of bordelon2025 are those of one term.
+    Source: none; it generalises the filters of bordelon2025, which are those of one term.
 
     Example:
         >>> task = ExponentialSum([1.0, -1.0], [0.5, 0.5 + 1j])

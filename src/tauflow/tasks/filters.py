@@ -141,7 +141,7 @@ class SampledFilter(FilterTask):
         values: The filter at times 0, spacing, 2 spacing, ..., at least two numbers.
         spacing: Time between samples, in membrane times.
 
-    Source: none; for targets that are no sum of exponentials.
+    Source: none; it takes what bordelon2025 asks of a network to targets that are no sum of exponentials.
 
     Example:
         >>> task = SampledFilter([1.0, 0.0], 5.0)
