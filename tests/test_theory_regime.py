@@ -49,23 +49,22 @@ def test_a_sum_is_decided_by_its_farthest_rate_and_by_nothing_that_cancels():
         assert (norms[-1] < 1.001 * norms[99]) == (kind == "lazy"), (a, p)
 
 
-def test_readout_weights_stay_bounded_with_n_inside_and_not_outside():
-    """Least squares for the readout of networks of growing N, on the exact filters of single units."""
-    sigma, t = 0.6, np.linspace(0, 20, 401)
-    weights = np.sqrt(np.gradient(t))[:, None]
-    size = {0.7: [], 0.2: []}
-    for n in (50, 400):
-        rng = np.random.default_rng(0)
-        A = sigma / np.sqrt(n) * rng.standard_normal((n, n)) - np.eye(n)
-        values, vectors = np.linalg.eig(A)
-        start = np.linalg.solve(vectors, sigma * rng.standard_normal(n) + 0j)
-        units = (vectors @ (start[:, None] * np.exp(values[:, None] * t))).real.T / np.sqrt(n)  # (time, n)
-        for c, found in size.items():
-            v = np.linalg.lstsq(weights * units, weights[:, 0] * np.exp(-c * t), rcond=1e-10)[0]
-            found.append(np.linalg.norm(v))
-    norm = float(rkhs_norm(0.7, sigma))
-    assert abs(size[0.7][-1] / norm - 1) < 0.3, (size, norm)
-    assert size[0.2][-1] > 30 * norm, size
+def test_readout_weights_stay_bounded_inside_and_not_outside():
+    """Least squares for the readout of a large network, ever closer: weights of the norm's size, or without bound."""
+    sigma, n, t = 0.6, 400, np.linspace(0, 20, 401)
+    rng = np.random.default_rng(0)
+    A = sigma / np.sqrt(n) * rng.standard_normal((n, n)) - np.eye(n)
+    values, vectors = np.linalg.eig(A)
+    start = np.linalg.solve(vectors, sigma * rng.standard_normal(n) + 0j)
+    units = (vectors @ (start[:, None] * np.exp(values[:, None] * t))).real.T / np.sqrt(n)  # (time, n)
+    weights, cutoffs, size = np.sqrt(np.gradient(t)), np.array([1e-1, 1e-4, 1e-7, 1e-10]), {}
+    for c in (0.7, 0.2):
+        wanted = weights * np.exp(-c * t)
+        fits = [np.linalg.lstsq(weights[:, None] * units, wanted, rcond=least)[0] for least in cutoffs]
+        size[c] = np.linalg.norm(fits, axis=-1)
+    slopes = {c: -np.polyfit(np.log(cutoffs), np.log(found), 1)[0] for c, found in size.items()}
+    assert abs(slopes[0.7]) < 0.01 and slopes[0.2] > 0.2, slopes
+    assert abs(size[0.7][-1] / float(rkhs_norm(0.7, sigma)) - 1) < 0.15, size  # it scatters by 4 % at this N
 
 
 def test_kind_and_certainty_follow_what_learns():
