@@ -72,9 +72,7 @@ def autocorrelation(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, sigma_u: 
         >>> round(float(autocorrelation(1.0, 1.0, 0.8)), 6)
         0.151574
     """
-    first, second, s = together(
-        t1=as_positive("t1", t1, zero=True), t2=as_positive("t2", t2, zero=True), sigma=as_sigma(sigma)
-    )
+    first, second, s = _times_and_sigma(t1, t2, sigma)
     if sigma_u is None:
         return s**2 * _scaled(0, first, second, s)
     first, second, s, u = together(t1=first, t2=second, sigma=s, sigma_u=as_positive("sigma_u", sigma_u, zero=True))
@@ -105,9 +103,7 @@ def tangent_kernel(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, train: Seq
         0.378316
     """
     vectors, matrix = as_train(train)
-    first, second, s = together(
-        t1=as_positive("t1", t1, zero=True), t2=as_positive("t2", t2, zero=True), sigma=as_sigma(sigma)
-    )
+    first, second, s = _times_and_sigma(t1, t2, sigma)
     convolved = s**3 * np.sqrt(first) * np.sqrt(second) * _scaled(1, first, second, s)
     return vectors * s**2 * _scaled(0, first, second, s) + matrix * convolved
 
