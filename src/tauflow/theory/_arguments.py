@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from tauflow.analysis.arguments import FloatArray, real_array
 
+EVERYTHING = ("W", "W_in", "W_out")
 GAIN = "a number in [0, 1), for example gain=0.6: at gain 1 the linear network loses its stability"
 TAU = "a learning time >= 0, for example tau=0.1"
 TARGET = "a finite number, for example target=0.5"
@@ -69,7 +70,7 @@ def as_train(train: Sequence[str]) -> tuple[int, int]:
         (1, 1)
     """
     names = [train] if isinstance(train, str) else list(train) if isinstance(train, (list, tuple)) else []
-    if not names or len(set(names)) < len(names) or not set(names) <= {"W", "W_in", "W_out"}:
+    if not names or len(set(names)) < len(names) or not set(names) <= set(EVERYTHING):
         raise ValueError(f"train is {train!r}; it must name some of 'W', 'W_in' and 'W_out', each once.")
     return len(names) - names.count("W"), names.count("W")
 

@@ -12,12 +12,12 @@ import numpy as np
 from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
 from tauflow.tasks import FilterTask, make_task
+from tauflow.theory._arguments import EVERYTHING
 from tauflow.theory.base import Found
 from tauflow.theory.reading import name_of, neurons, settings, starts
 
 NETWORK = "ContinuousLinearRNN"
 OBJECTIVE = "filter-loss"
-EVERYTHING = ("W", "W_in", "W_out")
 
 
 @dataclass(frozen=True)

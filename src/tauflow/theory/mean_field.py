@@ -43,9 +43,8 @@ from scipy.special import ive
 
 from tauflow.analysis.arguments import FloatArray, real_array, whole_number
 from tauflow.theory import _laguerre
-from tauflow.theory._arguments import as_positive, as_sigma, as_train, together
+from tauflow.theory._arguments import EVERYTHING, as_positive, as_sigma, as_train, together
 
-ALL = ("W", "W_in", "W_out")
 READOUT = ("W_out",)
 
 
@@ -79,7 +78,7 @@ def autocorrelation(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, sigma_u: 
     return u**2 * _scaled(0, first, second, s)
 
 
-def tangent_kernel(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, train: Sequence[str] = ALL) -> FloatArray:
+def tangent_kernel(t1: ArrayLike, t2: ArrayLike, sigma: ArrayLike, *, train: Sequence[str] = EVERYTHING) -> FloatArray:
     r"""Tangent kernel of the filter of a large random network, $K = 2C + C*C$ if everything is trained.
 
     Args:
@@ -159,7 +158,7 @@ def mercer_eigenfunctions(n: int, t: ArrayLike, sigma: ArrayLike) -> FloatArray:
     return _laguerre.functions(n, times, np.sqrt(1 - s**2))
 
 
-def tangent_kernel_matrix(n: int, sigma: ArrayLike, *, train: Sequence[str] = ALL) -> FloatArray:
+def tangent_kernel_matrix(n: int, sigma: ArrayLike, *, train: Sequence[str] = EVERYTHING) -> FloatArray:
     r"""The tangent kernel between the first n eigenfunctions of C, $K_{nm} = 2\lambda_n\delta_{nm} + [C*C]_{nm}$.
 
     Args:

@@ -21,10 +21,8 @@ import numpy as np
 
 from tauflow.tasks import FilterTask
 from tauflow.tasks.exponential_filters import ExponentialFilter
-from tauflow.theory._arguments import as_sigma, as_train
+from tauflow.theory._arguments import EVERYTHING, as_sigma, as_train
 from tauflow.theory.outlier import escape_time
-
-EVERYTHING = ("W", "W_in", "W_out")
 
 
 class Regime(NamedTuple):

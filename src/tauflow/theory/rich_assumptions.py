@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from tauflow.analysis.arguments import FloatArray
+from tauflow.theory._arguments import EVERYTHING
 from tauflow.theory._leading import leading_pair, singular_values
 from tauflow.theory.base import Found
-from tauflow.theory.filter_reading import EVERYTHING, FilterMember
+from tauflow.theory.filter_reading import FilterMember
 from tauflow.theory.oscillator import planted_plane
 from tauflow.theory.regime import leak, regime
 
