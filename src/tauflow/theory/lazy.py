@@ -11,9 +11,13 @@ $K = V\kappa V^T$ solve it. What lies in the others hardly moves: with $g = f_0 
 $$ f_\tau = f_0 + \sum_n \phi_n\,[(e^{-2\tau K} - 1)\,g]_n , \qquad
    L = |e^{-2\tau K}g_n|^2 + (|g|^2 - |g_n|^2) . $$
 
-**Cutting off at n functions.** If $K'$ is $K$ without everything beyond the first n, $|e^{-2\tau K}g - e^{-2\tau K'}g|
-\le 2\tau|(K - K')\dots|\le 4\tau\,\rho_n|g|$, where $\rho_n$ is the largest row sum of $K$ from row n on. It falls as
-$nq^n$, and n is chosen so that the bound is below a tolerance.
+**Cutting off at n functions.** Let $K'$ be $K$ without everything beyond the first n. Neither kernel is negative, so
+Duhamel's formula $e^{-2\tau K} - e^{-2\tau K'} = -2\int_0^\tau e^{-2(\tau-s)K}(K - K')e^{-2sK'}ds$ bounds the change of
+the propagator by $2\tau|K - K'|$ in operator norm. A symmetric matrix has no larger norm than its largest row sum of
+absolute values, here at most $\rho_n$, that of $K$ from row n on: the row before has one entry left, which is in
+$\rho_n$ by symmetry. Hence the filter is off by at most $2\tau\rho_n|g|$, and the covariance, with a propagator on
+either side, by $4\tau\rho_n$ of its norm. $\rho_n$ falls as $nq^n$, and n is chosen so that $4\tau\rho_n$ is below a
+tolerance.
 
 **Where a network starts.** $f_0 = v^Te^{At}u/\gamma\sqrt N$ is over networks a Gaussian process of mean 0 with
 covariance $\sigma^2C/\gamma^2$. Hence the mean filter, its spread, and, for the squared norm of a Gaussian vector with
@@ -36,11 +40,10 @@ from scipy.linalg import eigh_tridiagonal
 
 from tauflow.analysis.arguments import FloatArray
 from tauflow.theory import _filter_expansion, _laguerre
-from tauflow.theory._arguments import as_positive, as_sigma, as_tau, as_train, together
+from tauflow.theory._arguments import EVERYTHING, as_positive, as_sigma, as_tau, as_train, together
 
 MOST = 3000
 """Most eigenfunctions that are used; enough up to sigma = 0.9999."""
-ALL = ("W", "W_in", "W_out")
 
 
 class FilterFlow(NamedTuple):
@@ -53,7 +56,9 @@ class FilterFlow(NamedTuple):
         loss_spread: Its standard deviation over networks; 0 for a given initial filter, shape (...).
         movement: Root of the sum over trained weights of (change)²/rate, or its root mean square over networks: with
             rates gamma² the weights have moved by gamma times this, shape (...).
-        truncation_error: Bound on the norm of the filter's error from cutting the basis off, shape (...).
+        truncation_error: Bound on the norm of the filter's error from cutting the basis off, shape (...). For a filter
+            that is given as a function of time it contains an estimate, the norm of the last quarter of its
+            coefficients. Without an initial filter it is the error of the mean; the random part is not in it.
     """
 
     filter: FloatArray
@@ -72,7 +77,7 @@ def filter_flow(
     *,
     gamma: float = 1.0,
     initial_filter: Callable[[FloatArray], ArrayLike] | Any | None = None,
-    train: Sequence[str] = ALL,
+    train: Sequence[str] = EVERYTHING,
     rates: Mapping[str, float] | None = None,
     tolerance: float = 1e-10,
 ) -> FilterFlow:
@@ -133,7 +138,7 @@ def filter_flow(
         variance += 4 * np.einsum("...i,ij,...j->...", twice * along, G, twice * along, optimize=True)
         loss, loss_spread = loss + twice @ np.diag(G), np.sqrt(np.maximum(variance, 0.0))
         movement2 = movement2 + moved @ np.diag(G)
-    error = 4 * learning * modes.beyond * np.sqrt(norm2) + start.error + end.error
+    error = 2 * learning * modes.beyond * np.sqrt(norm2) + start.error + end.error
     return FilterFlow(filters, spread, loss, loss_spread, np.sqrt(movement2), error)
 
 
@@ -143,7 +148,7 @@ def filter_covariance(
     t: ArrayLike,
     *,
     gamma: float = 1.0,
-    train: Sequence[str] = ALL,
+    train: Sequence[str] = EVERYTHING,
     rates: Mapping[str, float] | None = None,
     tolerance: float = 1e-10,
 ) -> FloatArray:
