@@ -32,8 +32,24 @@ class OscillatorTheory:
     Source: bordelon2025, appendix F, Eqs. F8-F17; the corrections in sigma² are this library's.
 
     Example:
-        >>> OscillatorTheory().name, OscillatorTheory().paper
-        ('OscillatorTheory', 'bordelon2025')
+        >>> import jax
+        >>> from tauflow.learning import Record, flow
+        >>> from tauflow.networks import ContinuousLinearRNN, outlier_pair
+        >>> from tauflow.objectives import FilterLoss
+        >>> from tauflow.tasks import DampedOscillator
+        >>> network = ContinuousLinearRNN.warm_start(24, sigma=0.05, c=0.6, omega=0.7, key=jax.random.key(0))
+        >>> run = flow(network, FilterLoss(DampedOscillator(0.4, 1.0)), duration=1.0, rates=network.mean_field_rates(),
+        ...            train=("W", "W_in", "W_out"),
+        ...            record=Record(measurements=2, probes={"outlier_pair": outlier_pair}))
+        >>> theory = OscillatorTheory()
+        >>> all(found.holds for found in theory.check(run))
+        True
+        >>> prediction = theory.predict(run)
+        >>> for name in ("loss", "probe_outlier_pair"):
+        ...     off = abs(prediction[name] - run.data[name])
+        ...     print(name, bool((off <= prediction[f"{name}_band"] + 1e-6).all()))
+        loss True
+        probe_outlier_pair True
     """
 
     name = "OscillatorTheory"
