@@ -41,6 +41,9 @@ def _number(help: str, *, whole: bool = False) -> Any:
     return typer.Option(help=help, parser=_whole if whole else _real, metavar="INTEGER" if whole else "NUMBER")
 
 
+_DURATION = "Learning time τ of a gradient flow (a trial's length is --set duration=...).  [default: the task's]"
+
+
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
@@ -69,7 +72,7 @@ def study(
     dt: Annotated[Any, _number("Time step in membrane times.  [default: the task's]")] = None,
     noise: Annotated[Any, _number("Noise on the state.  [default: 0]")] = None,
     target: Annotated[Any, _number("Size of the task's target.  [default: the task's]")] = None,
-    duration: Annotated[Any, _number("Learning time of a gradient flow.  [default: the task's]")] = None,
+    duration: Annotated[Any, _number(_DURATION)] = None,
     points: Annotated[Any, _number("Points at which a flow is recorded.  [default: the task's]", whole=True)] = None,
     gamma0: Annotated[Any, _number("Richness of continuous networks; small is lazy.  [default: 1]")] = None,
     set_: Annotated[
@@ -105,6 +108,8 @@ def study(
 
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """Settings of a task from NAME=VALUE, where a value is a number, a list as in JSON, or text."""
+    from tauflow.study.configuration import OF_THE_TASK
+
     settings: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -112,6 +117,8 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
             raise ValueError(f"{pair!r} came with --set; it must be NAME=VALUE, for example --set c=0.1.")
         if name in settings:
             raise ValueError(f"--set names {name} twice; give it once.")
+        if name in OF_THE_TASK:
+            raise ValueError(f"--set has {name}, which a study has by itself; give it as --{OF_THE_TASK[name]}.")
         try:
             settings[name] = json.loads(text)
         except ValueError:

@@ -21,7 +21,7 @@ SCHEMA = 1
 _WHOLE = "a whole number >= 1"
 _NOT_GIVEN: Any = None
 #: Settings of a task that a study has under a name of its own.
-_OF_THE_TASK = {"dt": "dt", "target_amplitude": "target"}
+OF_THE_TASK = {"dt": "dt", "target_amplitude": "target"}
 
 
 class StudyConfiguration(BaseModel):
@@ -166,8 +166,8 @@ class StudyConfiguration(BaseModel):
     def make_task(self) -> Task:
         """The task."""
         for name in self.settings:
-            if name in _OF_THE_TASK:
-                own = _OF_THE_TASK[name]
+            if name in OF_THE_TASK:
+                own = OF_THE_TASK[name]
                 raise ValueError(f"settings has {name}, which a study has by itself; give it as {own}=.")
         return make_task(self.task, dt=self.dt, target_amplitude=self.target, **self.settings)
 
