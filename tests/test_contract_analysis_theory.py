@@ -75,6 +75,7 @@ SERIES = {"tau": tau(), "gain": gain(), "target": target()}
 PAIR = {"gain": gain(), "target": target()}
 CASES = {
     analysis.singular_values: Case({"A": matrices(4, 3)}, inner=(3,)),
+    analysis.eigenvalue_pair: Case({"W": matrices()}, inner=(2,)),
     analysis.eigenvalues: Case({"W": matrices()}, inner=(4,)),
     analysis.spectral_radius: Case({"W": matrices()}),
     analysis.spectral_abscissa: Case({"W": matrices()}),
@@ -141,7 +142,6 @@ CASES = {
         inner=None,
     ),
     effective_network.dress: Case({**NETWORK, "sigma": sigma()}, {"letters": 1}, inner=None),
-    oscillator.eigenvalue_pair: Case({"M": matrices()}, inner=(2,)),
     oscillator.planted_plane: Case({"W": matrices(4, 4, 0.01) + TURN}, inner=(2, 4)),
 }  # fmt: skip
 WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number out

@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm
 
+from tauflow.analysis import eigenvalue_pair
 from tauflow.tasks import DampedOscillator, ExponentialSum, LeakyIntegrator, SampledFilter
 from tauflow.theory._leading import DENSE, leading_pair, singular_values
 from tauflow.theory.effective_network import (
@@ -17,7 +18,7 @@ from tauflow.theory.effective_network import (
     effective_loss,
     project,
 )
-from tauflow.theory.oscillator import eigenvalue_pair, planted_plane
+from tauflow.theory.oscillator import planted_plane
 
 _spec = importlib.util.spec_from_file_location("filter_flow", Path(__file__).with_name("filter_flow.py"))
 filter_flow = importlib.util.module_from_spec(_spec)

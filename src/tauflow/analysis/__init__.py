@@ -2,6 +2,7 @@
 
 from tauflow.analysis.rank import functional_rank, shuffle_entries, truncate, truncation_curve
 from tauflow.analysis.spectra import (
+    eigenvalue_pair,
     eigenvalues,
     outliers,
     participation_ratio,
@@ -12,6 +13,7 @@ from tauflow.analysis.spectra import (
 )
 
 __all__ = [
+    "eigenvalue_pair",
     "eigenvalues",
     "functional_rank",
     "outliers",

@@ -57,6 +57,30 @@ def eigenvalues(W: ArrayLike) -> ComplexArray:
     return np.take_along_axis(values, order, axis=-1)
 
 
+def eigenvalue_pair(W: ArrayLike) -> ComplexArray:
+    r"""The two eigenvalues of largest modulus, for example the outlier pair of weights that oscillate.
+
+    Args:
+        W: Square matrices of two rows or more, shape (..., n, n).
+
+    Returns:
+        Shape (..., 2), complex128, in the unit of `W`: the larger imaginary part first, so a conjugate pair with
+        Im > 0 first, and two real ones in falling order.
+
+    Raises:
+        ValueError: If `W` is not a stack of finite numeric square matrices, or has one row.
+
+    Example:
+        >>> eigenvalue_pair([[0.0, -2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+        array([0.+2.j, 0.-2.j])
+    """
+    largest = eigenvalues(W)[..., :2]  # (..., 2)
+    if largest.shape[-1] < 2:
+        raise ValueError(f"W has shape {np.shape(W)}; it must have two rows or more, so that there is a pair.")
+    order = np.lexsort((-largest.real, -largest.imag), axis=-1)
+    return np.take_along_axis(largest, order, axis=-1)
+
+
 def spectral_radius(W: ArrayLike) -> FloatArray:
     r"""Largest modulus of an eigenvalue, $\max_i |\lambda_i|$.
 

@@ -327,15 +327,16 @@ def outlier_pair(network: Any) -> NDArray[np.complex128]:
     Returns:
         Complex, shape (2,); a conjugate pair, or two real ones in falling order.
 
+    Raises:
+        ValueError: If there is one unit, or W holds what is no finite number.
+
     Example:
         >>> turn = jnp.array([[0.3, -0.4], [0.4, 0.3]]) * np.sqrt(2)
         >>> pair = outlier_pair(ContinuousLinearRNN(turn, jnp.ones((2, 1)), jnp.ones((1, 2))))
         >>> [complex(np.round(x, 6)) for x in pair]
         [(0.3+0.4j), (0.3-0.4j)]
     """
-    values = network.eigenvalues()
-    largest = values[np.argsort(-np.abs(values), kind="stable")[:2]]
-    return largest[np.lexsort((-largest.real, -np.round(largest.imag, 12)))]
+    return analysis.eigenvalue_pair(_recurrent(network))
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -19,7 +19,7 @@ The bulk makes errors of order $\sigma^2$: of 0.02 in the pair at $\sigma = 0.2$
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tauflow.analysis.arguments import FloatArray, matrix, real_array
 from tauflow.theory import _leading
@@ -38,38 +38,9 @@ __all__ = [
     "effective_flow",
     "effective_gradient",
     "effective_loss",
-    "eigenvalue_pair",
     "planted_plane",
     "project",
 ]
-
-
-def eigenvalue_pair(M: ArrayLike) -> NDArray[np.complex128]:
-    r"""The two eigenvalues of largest modulus: the outlier pair of $W/\sqrt N$.
-
-    Args:
-        M: Recurrent weights of an effective network, shape (..., k, k), k >= 2.
-
-    Returns:
-        complex128, shape (..., 2): a conjugate pair, Im >= 0 first, or two real ones in falling order.
-
-    Raises:
-        ValueError: If `M` is not real and finite, or not a square matrix of two rows or more.
-
-    Assumes: nothing; exact.
-    Source: bordelon2025, Eq. F4. Deviation from print: λ± are eigenvalues of M - 1, these are those of M.
-
-    Example:
-        >>> [complex(x) for x in eigenvalue_pair([[0.5, -0.8], [0.8, 0.5]]).round(6)]
-        [(0.5+0.8j), (0.5-0.8j)]
-    """
-    weights = matrix("M", real_array("M", M, wanted="square matrices of finite real numbers"), square=True)
-    if weights.shape[-1] < 2:
-        raise ValueError(f"M has shape {weights.shape}; it must have two rows or more, so that there is a pair.")
-    values = np.linalg.eigvals(weights).astype(np.complex128)
-    largest = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1, kind="stable")[..., :2], -1)
-    order = np.lexsort((-largest.real, -np.round(largest.imag, 12)))
-    return np.asarray(np.take_along_axis(largest, order, -1))
 
 
 def planted_plane(W: ArrayLike) -> FloatArray:

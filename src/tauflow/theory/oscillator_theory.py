@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from tauflow.analysis import eigenvalue_pair
 from tauflow.run import Run
 from tauflow.theory import projected_flow, rich_assumptions
 from tauflow.theory.base import Assumption
 from tauflow.theory.effective_network import project
 from tauflow.theory.filter_reading import FilterMember, filter_member
-from tauflow.theory.oscillator import eigenvalue_pair, planted_plane
+from tauflow.theory.oscillator import planted_plane
 from tauflow.theory.projected_flow import Networks
 
 
