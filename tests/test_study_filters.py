@@ -122,6 +122,39 @@ def test_the_table_says_what_a_flow_has(integrator, oscillator):
         assert "FixedPointTheory is not overlaid" in text and "points; " in result.stderr
 
 
+APPLIES = {"integrator": "OutlierTheory", "oscillator": "OscillatorTheory"}
+
+
+def says_which_theory_applies(study, wanted):
+    """One theory predicts; each of the others gives sentences on what fails."""
+    assert {o.theory_name for o in study.overlays} >= {"FixedPointTheory", "LazyTheory", *APPLIES.values()}
+    assert [o.theory_name for o in study.overlays if o.applies] == [wanted]
+    for each in study.overlays:
+        failing = [assumption.sentence for assumption in each.assumptions if not assumption.holds]
+        assert bool(failing) == (each.theory_name != wanted)
+        assert all(sentence.endswith(".") for sentence in failing), failing
+
+
+@pytest.mark.parametrize("name", APPLIES)
+def test_the_theory_of_the_task_is_drawn_and_the_others_are_refused(name, request):
+    study, result = request.getfixturevalue(name)
+    says_which_theory_applies(study, APPLIES[name])
+    said = {APPLIES[name]: "applies and is overlaid."}
+    for each in study.overlays:
+        assert f"{each.theory_name} {said.get(each.theory_name, 'is not overlaid: ')}" in result.stdout
+    (prediction,) = (o.prediction for o in study.overlays if o.applies)
+    for variable in ("loss", *(name for name in study.run.data if name.startswith("probe_"))):
+        off, known = abs(prediction[variable] - study.run.data[variable]), study.run.data[variable]
+        assert off.shape == known.shape and float(off.max()) < 0.1 * float(abs(known).max())
+
+
+def test_the_lazy_theory_is_drawn_for_a_lazy_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("tauflow.study.study.write_study", lambda study: None)
+    settings = {"settings": {"c": 0.8}, "gain": 0.6, "gamma0": 0.1, "duration": 1.0}
+    study = run_study("leaky-integrator", **settings, neurons=12, seeds=1, points=3, out=tmp_path / "study")
+    says_which_theory_applies(study, "LazyTheory")
+
+
 def content(page):
     """The data of a page."""
     found = re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', page, re.DOTALL)
@@ -138,7 +171,9 @@ def test_the_page_shows_probes_and_filters_with_their_theories(integrator, oscil
         assert len(data["filter"]["final"]) == 2 and len(data["filter"]["time"]) == len(data["filter"]["target"])
         assert {member["gain"] for member in data["members"]} == {study.configuration.gain}
         predicted = [o for o in study.overlays if o.prediction is not None and "loss" in o.prediction]
-        assert [each["label"] for each in data["loss"]["overlays"]] == [o.theory_name for o in predicted]
+        labels = [each["label"] for each in data["loss"]["overlays"]]
+        assert labels == [o.theory_name for o in predicted] and len(labels) == 1
+        assert [each["label"] for each in data["probes"]["panels"][0]["overlays"]] == labels
         assert {path.name for path in study.folder.iterdir()} >= {"probes.png", "filters.png", "eigenvalues.png"}
     panels = content(integrator[0].report.read_text())["probes"]["panels"]
     assert [panel["label"] for panel in panels] == ["outlier"] and np.shape(panels[0]["values"]) == (2, 1, 9)
