@@ -148,6 +148,7 @@ def test_every_task_has_its_recipe():
         configuration = StudyConfiguration.complete(name, neurons=20)
         flows = isinstance(recipe(name).way, Flow)
         assert (configuration.steps is None) == flows == (configuration.duration is not None)
+        assert configuration.seeds == (2 if flows else 4)
         network = configuration.make_network(key=jax.random.key(0))
         loss = jax.eval_shape(configuration.make_objective(), network, jax.random.key(1))
         assert loss.shape == () and loss.dtype == np.float32

@@ -62,7 +62,7 @@ def study(
     task: Annotated[str | None, typer.Argument(help="The task; `tauflow list` names all.", show_default=False)] = None,
     gain: Annotated[Any, _number("g, the radius of the disk of W's first eigenvalues.  [default: the task's]")] = None,
     neurons: Annotated[Any, _number("Number of units.  [default: the task's]", whole=True)] = None,
-    seeds: Annotated[Any, _number("Number of networks.  [default: 4]", whole=True)] = None,
+    seeds: Annotated[Any, _number("Number of networks.  [default: the task's]", whole=True)] = None,
     steps: Annotated[Any, _number("Number of updates.  [default: the task's]", whole=True)] = None,
     seed: Annotated[Any, _number("From which all randomness comes.  [default: 0]", whole=True)] = None,
     phi: Annotated[str | None, typer.Option(help="Nonlinearity.  [default: the task's]")] = None,

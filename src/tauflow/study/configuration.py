@@ -105,8 +105,8 @@ class StudyConfiguration(BaseModel):
         taken = recipe(task)
         _check_way(task, taken.way, given)
         defaults: dict[str, Any] = {
-            "task": task, "neurons": taken.neurons, "gain": taken.gain, "seeds": 4, "seed": 0, "train": taken.train,
-            "dt": bare.dt, "target": float(bare.settings["target_amplitude"]),
+            "task": task, "neurons": taken.neurons, "gain": taken.gain, "seeds": taken.seeds, "seed": 0,
+            "train": taken.train, "dt": bare.dt, "target": float(bare.settings["target_amplitude"]),
             "weights": plain(record.weights), "measurements": plain(record.measurements),
         }  # fmt: skip
         made = cls._checked({**defaults, **given})

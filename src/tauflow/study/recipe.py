@@ -19,12 +19,14 @@ class Recipe:
         train: Fields of the network that learning moves.
         neurons: Number of units.
         gain: g, the radius of the disk that the eigenvalues of the initial W (of W/√N in a continuous network) fill.
+        seeds: Number of networks.
     """
 
     way: Way = field(default_factory=Descent)
     train: tuple[str, ...] = ("W", "W_in", "W_out")
     neurons: int = 256
     gain: float = 0.9
+    seeds: int = 4
 
 
 def fixed_point_rate(neurons: int, gain: float, target: float) -> float:
@@ -69,8 +71,8 @@ def cosine_rate(neurons: int, gain: float, target: float) -> float:
 
 
 def filter_recipe(way: Flow, *, gain: float = 0.2) -> Recipe:
-    """The recipe of a filter task: 250 neurons, as in the figures of bordelon2025."""
-    return Recipe(way, neurons=250, gain=gain)
+    """The recipe of a filter task: 250 neurons, as in the figures of bordelon2025; flows are slow, so two networks."""
+    return Recipe(way, neurons=250, gain=gain, seeds=2)
 
 
 #: The recipe of every task by the task's name; a task that is not here takes `Recipe()`.
