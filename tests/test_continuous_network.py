@@ -10,7 +10,7 @@ from scipy.linalg import expm
 
 from tauflow.learning import Record, flow
 from tauflow.networks import ContinuousLinearRNN
-from tauflow.networks.continuous import outlier, outlier_pair
+from tauflow.networks.continuous import coupling, outlier_pair
 from tauflow.run import load
 
 random, warm_start = ContinuousLinearRNN.random, ContinuousLinearRNN.warm_start
@@ -134,15 +134,15 @@ def test_warm_start_leaves_the_random_eigenvalues_in_their_disk(key):
 # ----------------------------------------------------------------------------------------------------------- outliers
 
 
-def test_outlier_is_the_eigenvalue_of_what_is_planted_along_read_in_and_read_out():
+def test_coupling_is_the_eigenvalue_of_what_is_planted_along_read_in_and_read_out():
     rng = np.random.default_rng(0)
     u, v, n = rng.normal(size=30), rng.normal(size=30), 30
     unit_u, unit_v = u / np.linalg.norm(u), v / np.linalg.norm(v)
     network = ContinuousLinearRNN(*map(jnp.asarray, (np.sqrt(n) * 0.8 * np.outer(unit_v, unit_u), u[:, None], v[None])))
-    assert outlier(network) == pytest.approx(0.8) and outlier(network).shape == ()
+    assert coupling(network) == pytest.approx(0.8) and coupling(network).shape == ()
     aligned = eqx.tree_at(lambda net: net.W_in, network, network.W_out.T)
-    assert outlier(aligned) == pytest.approx(0.8 * unit_u @ unit_v)
-    assert np.isnan(outlier(eqx.tree_at(lambda net: net.W_in, network, 0 * network.W_in)))
+    assert coupling(aligned) == pytest.approx(0.8 * unit_u @ unit_v)
+    assert np.isnan(coupling(eqx.tree_at(lambda net: net.W_in, network, 0 * network.W_in)))
 
 
 def test_outlier_pair_is_in_a_fixed_order():

@@ -143,6 +143,9 @@ CASES = {
     ),
     effective_network.dress: Case({**NETWORK, "sigma": sigma()}, {"letters": 1}, inner=None),
     oscillator.planted_plane: Case({"W": matrices(4, 4, 0.01) + TURN}, inner=(2, 4)),
+    analysis.coupling: Case(
+        {"W": matrices(4, 3), "u": RNG.standard_normal((*BATCH, 3)), "v": RNG.standard_normal((*BATCH, 4))}
+    ),
 }  # fmt: skip
 WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number out
 WITHOUT_BATCH = {effective_network.project}  # the size of its result depends on the numbers
@@ -221,7 +224,7 @@ SPOILED = {
 }
 OF_MATRICES = {
     f for f in FUNCTIONS if f.__module__.startswith("tauflow.analysis") and {"A", "W"} & set(CASES[f].batched)
-}
+} - {analysis.coupling}
 FINE = {(f, name, "complex") for f in OF_MATRICES for name in ("A", "W")}
 FINE |= {(analysis.functional_rank, "curve", kind) for kind in ("nan", "infinite")}  # as a truncated network may give
 

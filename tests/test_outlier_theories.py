@@ -42,7 +42,7 @@ def run_of(kind, *, start=None, pace=1.0, run_kind="flow", unit="flow", objectiv
     n, about = us.shape[1], {"unit": unit}
     u, v, M = start or (us[0], vs[0], Ms[0])
     root, target = np.sqrt(n), changes.get("target", LEAK if kind == "outlier" else RINGING)
-    name = "probe_outlier" if kind == "outlier" else "probe_outlier_pair"
+    name = "probe_coupling" if kind == "outlier" else "probe_outlier_pair"
     dims = ("run", "measurement") if kind == "outlier" else ("run", "measurement", f"{name}_0")
     rates = changes.get("rates", dict.fromkeys(ALL, pace * gamma0**2 * n))
     configuration = {
@@ -121,8 +121,8 @@ def test_the_reduced_flow_alone_is_outside_the_band():
     start = np.linalg.norm(us[0] + vs[0]) / 2
     alone = 1 - reduced_flow(TIMES, 0.1, 0.4, u=start).c
     prediction = OutlierTheory().predict(run)
-    off = abs(alone - run.data["probe_outlier"].values[0])
-    assert off.max() > 5 * float(prediction["probe_outlier_band"].max())
+    off = abs(alone - run.data["probe_coupling"].values[0])
+    assert off.max() > 5 * float(prediction["probe_coupling_band"].max())
     assert off.max() < 0.1, "yet it has the shape"
 
 

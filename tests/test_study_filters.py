@@ -100,7 +100,7 @@ def test_probes_and_filters_are_those_of_the_weights(integrator, oscillator):
         for at in (0, -1):
             W, u, v = weights(study.run, member, at)
             expected = v @ W @ u / (np.sqrt(12) * np.linalg.norm(u) * np.linalg.norm(v))
-            np.testing.assert_allclose(study.run.data["probe_outlier"][member, at], expected, rtol=1e-9)
+            np.testing.assert_allclose(study.run.data["probe_coupling"][member, at], expected, rtol=1e-9)
         shown = study.measures.isel(run=member)
         np.testing.assert_allclose(shown["filter_target"], np.exp(-0.3 * shown["time"]), rtol=1e-12)
         np.testing.assert_allclose(shown["filter_final"][0], v @ u / 12, rtol=1e-9)
@@ -176,7 +176,7 @@ def test_the_page_shows_probes_and_filters_with_their_theories(integrator, oscil
         assert [each["label"] for each in data["probes"]["panels"][0]["overlays"]] == labels
         assert {path.name for path in study.folder.iterdir()} >= {"probes.png", "filters.png", "eigenvalues.png"}
     panels = content(integrator[0].report.read_text())["probes"]["panels"]
-    assert [panel["label"] for panel in panels] == ["outlier"] and np.shape(panels[0]["values"]) == (2, 1, 9)
+    assert [panel["label"] for panel in panels] == ["coupling"] and np.shape(panels[0]["values"]) == (2, 1, 9)
     panels = content(oscillator[0].report.read_text())["probes"]["panels"]
     labels = ["real part of outlier pair", "imaginary part of outlier pair"]
     assert [panel["label"] for panel in panels] == labels and np.shape(panels[1]["values"]) == (2, 2, 9)

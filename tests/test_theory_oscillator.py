@@ -175,7 +175,7 @@ def test_pairs_come_in_order():
     np.testing.assert_allclose(eigenvalue_pair(stack), [[0.5 + 0.8j, 0.5 - 0.8j], [0.9, -0.3]], atol=1e-14)
     with pytest.raises(ValueError, match="two rows or more"):
         eigenvalue_pair([[0.5]])
-    with pytest.raises(ValueError, match="real eigenvalue of largest modulus"):
+    with pytest.raises(ValueError, match="largest eigenvalue is real"):
         planted_plane(np.diag([0.9, 0.1, 0.0]))
 
 

@@ -2,6 +2,7 @@
 
 from tauflow.analysis.rank import functional_rank, shuffle_entries, truncate, truncation_curve
 from tauflow.analysis.spectra import (
+    coupling,
     eigenvalue_pair,
     eigenvalues,
     outliers,
@@ -13,6 +14,7 @@ from tauflow.analysis.spectra import (
 )
 
 __all__ = [
+    "coupling",
     "eigenvalue_pair",
     "eigenvalues",
     "functional_rank",

@@ -81,6 +81,38 @@ def eigenvalue_pair(W: ArrayLike) -> ComplexArray:
     return np.take_along_axis(largest, order, axis=-1)
 
 
+def coupling(W: ArrayLike, u: ArrayLike, v: ArrayLike) -> FloatArray:
+    r"""Weight from one direction to another, $v^TWu/(|v||u|)$; where u = v spans an eigenspace, its eigenvalue.
+
+    Args:
+        W: Real matrices, shape (..., m, n), with the leading axes of `u` and `v`.
+        u: Vectors from which the weight comes, shape (..., n), in any unit.
+        v: Vectors to which it goes, shape (..., m), in any unit.
+
+    Returns:
+        Shape (...), in the unit of `W`; NaN where u or v is 0.
+
+    Raises:
+        ValueError: If an argument is not an array of finite real numbers, or the shapes do not fit.
+
+    Example:
+        >>> float(coupling([[0.0, 3.0], [0.0, 0.0]], u=[0.0, 2.0], v=[5.0, 0.0]))
+        3.0
+    """
+    W = real_array("W", W, wanted="real matrices, shape (..., m, n)", minimum_ndim=2)
+    sides = []
+    for name, value, letter, size in (("u", u, "n", W.shape[-1]), ("v", v, "m", W.shape[-2])):
+        wanted = f"real vectors, shape (..., {letter}), that fit W of shape {W.shape}"
+        vector = real_array(name, value, wanted=wanted, minimum_ndim=1)
+        if vector.shape != (*W.shape[:-2], size):
+            raise ValueError(f"{name} has shape {vector.shape}; it must be {wanted}.")
+        sides.append(vector)
+    u, v = sides
+    lengths = np.linalg.norm(u, axis=-1) * np.linalg.norm(v, axis=-1)  # (...)
+    weights = np.einsum("...i,...ij,...j->...", v, W, u, optimize=True)
+    return np.asarray(weights / np.where(lengths > 0, lengths, np.nan))
+
+
 def spectral_radius(W: ArrayLike) -> FloatArray:
     r"""Largest modulus of an eigenvalue, $\max_i |\lambda_i|$.
 

@@ -96,7 +96,7 @@ def flow_ensemble(
         with held(folder):
             run = already_saved(folder, resume, start, program)
             if run is None:
-                reporter = Reporter(progress, len(keys), points, unit="points")
+                reporter = Reporter(progress, len(keys), points, unit="points", compiled=2)
                 members = []
                 for seed, (key, own_start) in enumerate(zip(keys, starts, strict=True)):
                     path = None if folder is None else folder / "parts" / f"{seed}.zarr"

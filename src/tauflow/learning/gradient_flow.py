@@ -91,7 +91,7 @@ def flow(
         network, duration=duration, save_at=save_at, train=train, rates=rates, rtol=rtol, atol=atol,
         max_steps=max_steps, record=record,
     )  # fmt: skip
-    reporter = Reporter(progress, 1, len(plan.times), unit="points")
+    reporter = Reporter(progress, 1, len(plan.times), unit="points", compiled=2)
     with scope("float64"):
         return follow(
             cast(network, "float64"),

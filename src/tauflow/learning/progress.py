@@ -21,7 +21,7 @@ class Progress:
         diverged: Members stopped by a non-finite loss or gradient.
         loss: Median training loss of the members that have not diverged; NaN before the first update.
         updates_per_second: Updates per second, summed over members, since the run started or resumed.
-        seconds_left: Estimated time left, in seconds; NaN before the first update.
+        seconds_left: Estimated time left, in seconds; NaN until the first update after compilation.
         unit: What is counted: "updates", or the saved "points" of a flow.
     """
 
@@ -37,11 +37,22 @@ class Progress:
 
 
 class Reporter:
-    """Calls `listener(Progress)` after each chunk, over all groups of an ensemble."""
+    """Calls `listener(Progress)` after each chunk, over all groups of an ensemble.
 
-    def __init__(self, listener: Callable[[Progress], None] | None, members: int, steps: int, unit: str = "updates"):
+    The first `compiled` chunks carry compilation: the clock starts after them.
+    """
+
+    def __init__(
+        self,
+        listener: Callable[[Progress], None] | None,
+        members: int,
+        steps: int,
+        unit: str = "updates",
+        compiled: int = 1,
+    ):
         self._listener, self._members, self._steps, self._unit = listener, members, steps, unit
-        self._start: float | None = None
+        self._compiled = compiled
+        self._start = float("nan")
         self._updates_now = 0  # member-updates since the clock started
         self._behind = 0  # member-updates of finished groups and of what was resumed
         self._finished = 0
@@ -59,8 +70,8 @@ class Reporter:
     def chunk(self, update: int, alive: np.ndarray, losses: np.ndarray, updates: int) -> None:
         """Report one chunk: `updates` more for the members `alive` (member,), whose losses are (member, update)."""
         now = time.perf_counter()
-        if self._start is None:  # the first chunk carries the compilation: time starts after it
-            self._start = now
+        if self._compiled > 0:
+            self._compiled, self._start = self._compiled - 1, now
             self._behind += updates * alive.size
         else:
             self._updates_now += updates * alive.size

@@ -3,6 +3,7 @@ r"""The continuous-time linear network of bordelon2025: a filter whose impulse r
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -195,8 +196,11 @@ class ContinuousLinearRNN(eqx.Module):
         r"""The matrix that multiplies the state, $W/\sqrt N$, shape (n, n)."""
         return self.W / math.sqrt(self.neurons)
 
-    def mean_field_rates(self) -> dict[str, float]:
+    def mean_field_rates(self, train: Sequence[str] = ("W", "W_in", "W_out")) -> dict[str, float]:
         r"""Learning rates $\eta = \gamma_0^2N$ of W, W_in and W_out, with which learning takes a time of order 1 in N.
+
+        Args:
+            train: The fields that learn.
 
         Source: bordelon2025, Eq. E14. Deviation from print: none.
 
@@ -205,7 +209,7 @@ class ContinuousLinearRNN(eqx.Module):
             >>> one.mean_field_rates()["W"]
             1.0
         """
-        return dict.fromkeys(("W", "W_in", "W_out"), self.gamma0**2 * self.neurons)
+        return dict.fromkeys(train, self.gamma0**2 * self.neurons)
 
     def eigenvalues(self) -> NDArray[np.complex128]:
         r"""Eigenvalues of $W/\sqrt N$, complex, shape (n,); those of A are 1 less.
@@ -297,8 +301,8 @@ class ContinuousLinearRNN(eqx.Module):
         return self.simulate(inputs, self.dt, x0=x0)
 
 
-def outlier(network: Any) -> NDArray[np.float64]:
-    r"""Weight of the direction from read-in to read-out, $v^TWu/(\sqrt N|v||u|)$; the outlier eigenvalue once aligned.
+def coupling(network: Any) -> NDArray[np.float64]:
+    r"""Weight from read-in to read-out, $v^TWu/(\sqrt N|v||u|)$; once they are aligned, the outlier eigenvalue.
 
     Args:
         network: A `ContinuousLinearRNN`.
@@ -310,12 +314,10 @@ def outlier(network: Any) -> NDArray[np.float64]:
 
     Example:
         >>> u = jnp.ones((4, 1))
-        >>> float(outlier(ContinuousLinearRNN(0.4 * u @ u.T, u, u.T)))  # W/√N = 0.8 times the projection on u
+        >>> float(coupling(ContinuousLinearRNN(0.4 * u @ u.T, u, u.T)))  # W/√N = 0.8 times the projection on u
         0.8
     """
-    u, v = np.asarray(network.u, np.float64), np.asarray(network.v, np.float64)
-    lengths = np.linalg.norm(u) * np.linalg.norm(v)
-    return np.asarray(v @ _recurrent(network) @ u / lengths if lengths > 0 else np.nan)
+    return analysis.coupling(_recurrent(network), network.u, network.v)
 
 
 def outlier_pair(network: Any) -> NDArray[np.complex128]:

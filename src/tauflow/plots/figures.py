@@ -269,8 +269,8 @@ def probes(run: Any, *, overlays: Sequence[Any] = ()) -> Figure:
         for panel, each in zip(panels, found, strict=False):
             handles: list[Any] = []
             for i, member in enumerate(who):
-                fade = {"color": style.BLUE, "alpha": 0.6 if len(who) > 1 else 1.0, "linewidth": 1.0}
-                lines = panel.plot(axis.values[i], each.values[i], **fade)
+                broad = {"color": style.BLUE, "alpha": 0.5, "linewidth": 2.4}  # seen beside the dashes over it
+                lines = panel.plot(axis.values[i], each.values[i], **broad)
                 lines[0].set_label("single seeds" if len(who) > 1 else member.title)
                 handles += lines[:1] if i == 0 else []
             theories = drawing.draw_predictions(

@@ -261,7 +261,7 @@ class Probe(NamedTuple):
     """One real quantity that was probed over learning: a recorded one, or a part of a complex one.
 
     Attributes:
-        name: Variable of the Run, for example "probe_outlier".
+        name: Variable of the Run, for example "probe_coupling".
         label: Axis label.
         values: Shape (run, measurement, k), real.
         part: What makes of the variable, or of a prediction of it, this real quantity.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tauflow.networks import outlier, outlier_pair
+from tauflow.networks import coupling, outlier_pair
 from tauflow.study.ways import Descent, Flow, Way
 
 
@@ -90,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         train=("W",),
     ),
-    "leaky-integrator": filter_recipe(Flow(3.0, probe={"outlier": outlier})),
+    "leaky-integrator": filter_recipe(Flow(3.0, probe={"coupling": coupling})),
     # The paper's Fig. 3 does not say where its pair begins: here well inside the disk of stable ones, at half the
     # target's frequency, and far enough from the random eigenvalues to be told from them.
     "oscillator": filter_recipe(Flow(2.0, planted=(0.5, 0.5), probe={"outlier_pair": outlier_pair}), gain=0.1),

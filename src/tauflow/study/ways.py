@@ -160,10 +160,6 @@ class Flow:
         self, configuration: StudyConfiguration, folder: Path, progress: Callable[[Progress], None] | None
     ) -> Run:
         """Let the networks flow, or go on, or find the finished run in the folder."""
-
-        def rates(network: ContinuousLinearRNN) -> dict[str, float]:
-            return {name: rate for name, rate in network.mean_field_rates().items() if name in configuration.train}
-
         return flow_ensemble(
             configuration.make_network,
             configuration.make_objective(),
@@ -171,7 +167,7 @@ class Flow:
             duration=configuration.duration,
             save_at=np.linspace(0.0, configuration.duration, configuration.points),
             train=configuration.train,
-            rates=rates,
+            rates=lambda network: network.mean_field_rates(configuration.train),
             rtol=self.rtol,
             atol=self.atol,
             record=configuration.record(),

@@ -41,9 +41,11 @@ def leading_pair(M: FloatArray) -> tuple[complex, NDArray[np.complex128]]:
             start = np.random.default_rng(0).standard_normal(len(M))
             values, vectors = eigs(M, k=2, tol=1e-10, maxiter=30, v0=start)
         except ArpackNoConvergence:
-            raise ValueError("W has no eigenvalue that stands out; it must have a pair outside its bulk.") from None
+            raise ValueError(
+                "No eigenvalue stands out; a conjugate pair must be planted, as warm_start does."
+            ) from None
     largest = int(np.argmax(np.abs(values)))
     value, vector = complex(values[largest]), np.asarray(vectors[:, largest], np.complex128)
     if value.imag == 0:
-        raise ValueError("W has a real eigenvalue of largest modulus; it must have a conjugate pair outside its bulk.")
+        raise ValueError("The largest eigenvalue is real; a conjugate pair must be planted, as warm_start does.")
     return (value, vector) if value.imag > 0 else (value.conjugate(), vector.conj())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tauflow.run import Run
 from tauflow.tasks import FilterTask, make_task
 from tauflow.theory._arguments import EVERYTHING
 from tauflow.theory.base import Found
-from tauflow.theory.reading import name_of, neurons, settings, starts
+from tauflow.theory.reading import name_of, network_name, neurons, settings, starts
 
 NETWORK = "ContinuousLinearRNN"
 OBJECTIVE = "filter-loss"
@@ -60,7 +59,7 @@ class FilterMember:
 def filter_loss(run: Run, i: int) -> Found:
     """Whether a member learns a filter by its exact loss, in continuous time: 0, or infinity."""
     configuration = settings(run)[i]
-    network, objective = _network_name(run), name_of(configuration, "objective")
+    network, objective = network_name(run), name_of(configuration, "objective")
     off = 0.0 if network == NETWORK and objective == OBJECTIVE else math.inf
     told = f"The network is a {network or 'network of no name'} and the objective {objective or 'unknown'}"
     return Found("exact filter loss", off, 0.0, f"{told}; the theory is for {NETWORK} and {OBJECTIVE}.")
@@ -125,8 +124,3 @@ def need_rates(members: Iterable[FilterMember]) -> None:
             "The run does not follow gradient flow, so its learning rates are not known; "
             "learn with tauflow.learning.flow, or in plain descent, whose tau is a flow time."
         )
-
-
-def _network_name(run: Run) -> str:
-    described = run.data.attrs.get("network")
-    return str(json.loads(described).get("name", "")) if described else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -15,7 +14,7 @@ from tauflow.simulate import NONLINEARITIES
 from tauflow.theory.base import Found
 from tauflow.theory.fixed_point import beta, learning_time
 from tauflow.theory.fixed_point_reading import OBJECTIVE, TASK, Member
-from tauflow.theory.reading import name_of, neurons, settings, task_setting
+from tauflow.theory.reading import name_of, network_name, neurons, settings, task_setting
 
 TRANSIENT_LIMIT = 0.01  # what may be left of the slowest mode when the output counts
 STEP_LIMIT = 0.1  # one update as a share of the learning time
@@ -29,8 +28,8 @@ def linear(run: Run, i: int) -> Found:
     """Whether the network is linear and free of noise: largest |φ(x) - x| for |x| <= 1, plus the noise."""
     fields = run.static(i)
     if "phi" not in fields:
-        kind = json.loads(str(run.data.attrs.get("network", "{}"))).get("name", "network that does not say its kind")
-        told = f"The network is a {kind}; the theory is for a rate network with phi, the identity, and dt."
+        kind = network_name(run) or "network that does not say its kind"
+        told = f"The theory is for a rate network in steps, whose phi is the identity; this one is a {kind}."
         return Found("linear network", math.nan, 0.0, told)
     phi, noise = str(fields["phi"]), float(fields.get("noise", 0.0))
     curvature = math.nan

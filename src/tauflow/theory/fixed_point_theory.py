@@ -12,7 +12,7 @@ from tauflow.run import Run
 from tauflow.theory import fixed_point, fixed_point_assumptions
 from tauflow.theory.base import Assumption, worst
 from tauflow.theory.fixed_point_reading import Member, member
-from tauflow.theory.reading import starts
+from tauflow.theory.reading import prediction, starts
 
 
 class FixedPointTheory:
@@ -111,12 +111,7 @@ class FixedPointTheory:
             values, band = _stack(_singular_values(tau, each) for tau, each in zip(times, members, strict=True))
             named, dims3 = "delta_W_singular_values", ("run", "measurement", "index")
             variables |= {named: (dims3, values), f"{named}_band": (dims3, band)}
-        shared = {
-            name: coordinate
-            for name, coordinate in data.coords.items()
-            if set(coordinate.dims) <= {"run", "update", "measurement"}
-        }
-        return xr.Dataset(variables, coords=shared, attrs={"kind": "theory", "theory": self.name, "paper": self.paper})
+        return prediction(self, run, variables)
 
 
 def _loss(tau: FloatArray, each: Member) -> tuple[FloatArray, FloatArray]:

@@ -13,7 +13,7 @@ from tauflow.theory import lazy, lazy_assumptions
 from tauflow.theory._filter_expansion import Expansion, expand
 from tauflow.theory.base import Assumption, worst
 from tauflow.theory.filter_reading import FilterMember, filter_loss, filter_member, need_rates
-from tauflow.theory.reading import starts
+from tauflow.theory.reading import prediction, starts
 
 
 class LazyTheory:
@@ -104,11 +104,7 @@ class LazyTheory:
             *(_loss(tau, each) for tau, each in zip(run.data["tau"].values, members, strict=True)), strict=True
         )
         dims = ("run", "update")
-        return xr.Dataset(
-            {"loss": (dims, np.stack(losses)), "loss_band": (dims, np.stack(bands))},
-            coords=run.data["loss"].coords,
-            attrs={"kind": "theory", "theory": self.name, "paper": self.paper},
-        )
+        return prediction(self, run, {"loss": (dims, np.stack(losses)), "loss_band": (dims, np.stack(bands))})
 
 
 def _loss(tau: FloatArray, member: FilterMember) -> tuple[FloatArray, FloatArray]:

@@ -10,7 +10,7 @@ from tauflow.run import Run
 from tauflow.theory import projected_flow, rich_assumptions
 from tauflow.theory.base import Assumption
 from tauflow.theory.effective_network import project
-from tauflow.theory.filter_reading import FilterMember, filter_member
+from tauflow.theory.filter_reading import FilterMember
 from tauflow.theory.oscillator import planted_plane
 from tauflow.theory.projected_flow import Networks
 
@@ -83,10 +83,8 @@ class OscillatorTheory:
             ValueError: If the run lacks initial weights, target or learning rates, has no planted pair, or the target
                 no realisation.
         """
-        members = [filter_member(run, i) for i in range(run.n_runs)]
-        about = {"theory": self.name, "paper": self.paper}
         probe = ("probe_outlier_pair", lambda flow: eigenvalue_pair(flow.M))
-        return projected_flow.predict(run, members, _networks, probe, about)
+        return projected_flow.predict(self, run, _networks, probe)
 
 
 def _networks(member: FilterMember) -> Networks:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from tauflow.analysis.arguments import FloatArray
+from tauflow.analysis import coupling
 from tauflow.run import Run
 from tauflow.theory import projected_flow, rich_assumptions
 from tauflow.theory.base import Assumption
-from tauflow.theory.effective_network import EffectiveFlow, project
-from tauflow.theory.filter_reading import FilterMember, filter_member
+from tauflow.theory.effective_network import project
+from tauflow.theory.filter_reading import FilterMember
 from tauflow.theory.projected_flow import Networks
 
 FACTORS = 2
 
 
 class OutlierTheory:
-    """Loss and outlier of a linear network of small weights that learns to integrate.
+    """Loss and coupling of a linear network of small weights that learns to integrate.
 
     `check` measures: continuous time and the exact loss; W, u and v learn at one rate (a factor to the mean-field rate
     is a unit of time); the target is one decaying exponential, outside the bulk; all of W is small; and u and v have a
     direction to align to.
 
-    `predict` gives `loss` and `probe_outlier`, the weight of W/√N from u to v. With one direction, u₊, the latter is
+    `predict` gives `loss` and `probe_coupling`, the weight of W/√N from u to v. With one direction, u₊, the latter is
     the paper's 1 - c(tau) (`outlier.reduced_flow`), but what the bulk and u₋ add is not small at the paper's own
     sigma of 0.2: it makes learning 0.1 earlier. So `predict` follows an effective network of 14 neurons: u, v and what
     up to two factors W or Wᵀ make of them at the start. The band is what the second factor changes.
@@ -46,7 +46,7 @@ class OutlierTheory:
         >>> theory = OutlierTheory()
         >>> prediction = theory.predict(run)
         >>> sorted(prediction)
-        ['loss', 'loss_band', 'probe_outlier', 'probe_outlier_band']
+        ['loss', 'loss_band', 'probe_coupling', 'probe_coupling_band']
         >>> off = abs(prediction.loss - run.data.loss)
         >>> bool((off <= prediction.loss_band + 1e-6).all()), all(found.holds for found in theory.check(run))
         (True, True)
@@ -69,28 +69,22 @@ class OutlierTheory:
         return projected_flow.checked(run, tests)
 
     def predict(self, run: Run) -> xr.Dataset:
-        """Predict loss and outlier at the run's own learning times.
+        """Predict loss and coupling at the run's own learning times.
 
         Args:
             run: A run whose assumptions hold; it must keep its initial weights and know its target.
 
         Returns:
-            Dataset with `loss (run, update)` and, where the run has measurements, `probe_outlier (run, measurement)`,
+            Dataset with `loss (run, update)` and, where the run has measurements, `probe_coupling (run, measurement)`,
             each with `<name>_band`; float64.
 
         Raises:
             ValueError: If the run lacks initial weights, target or learning rates, or the target has no realisation.
         """
-        members = [filter_member(run, i) for i in range(run.n_runs)]
-        about = {"theory": self.name, "paper": self.paper}
-        return projected_flow.predict(run, members, _networks, ("probe_outlier", _outlier), about)
+        probe = ("probe_coupling", lambda flow: coupling(flow.M, flow.u, flow.v))
+        return projected_flow.predict(self, run, _networks, probe)
 
 
 def _networks(member: FilterMember) -> Networks:
     u, v, W, start = member.u, member.v, member.W0, np.stack([member.u, member.v])
     return project(u, v, W, start, FACTORS), project(u, v, W, start, FACTORS - 1)
-
-
-def _outlier(flow: EffectiveFlow) -> FloatArray:
-    lengths = np.linalg.norm(flow.u, axis=-1) * np.linalg.norm(flow.v, axis=-1)
-    return np.asarray(np.einsum("...i,...ij,...j->...", flow.v, flow.M, flow.u) / lengths)

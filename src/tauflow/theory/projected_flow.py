@@ -11,37 +11,38 @@ import xarray as xr
 
 from tauflow.analysis.arguments import FloatArray
 from tauflow.run import Run
-from tauflow.theory.base import Assumption, Found, worst
+from tauflow.theory.base import Assumption, Found, Theory, worst
 from tauflow.theory.effective_network import EffectiveFlow, EffectiveNetwork, effective_flow
 from tauflow.theory.filter_reading import FilterMember, filter_loss, filter_member, need_rates
+from tauflow.theory.reading import prediction
 from tauflow.theory.rich_assumptions import speed
 
 Networks = tuple[EffectiveNetwork, EffectiveNetwork]
 
 
 def predict(
+    theory: Theory,
     run: Run,
-    members: Sequence[FilterMember],
     networks: Callable[[FilterMember], Networks],
     probe: tuple[str, Callable[[EffectiveFlow], np.ndarray]],
-    attributes: dict[str, str],
 ) -> xr.Dataset:
     """Predict loss and a probe of every member.
 
     Args:
+        theory: Whose prediction it is.
         run: The run whose times are meant.
-        members: What was read of it.
         networks: An effective network for a member, and one of an order less, whose difference makes the band.
         probe: Name of the probe's variable, and its values along a flow.
-        attributes: Of the dataset.
 
     Returns:
         Dataset with `loss (run, update)` and, where the run has measurements, the probe (run, measurement, ...), each
         with `<name>_band`; NaN where a member has no learning time.
 
     Raises:
-        ValueError: If the run does not follow gradient flow, so that its learning rates are not known.
+        ValueError: If a member cannot be read, or does not follow gradient flow, so that its learning rates are not
+            known.
     """
+    members = [filter_member(run, i) for i in range(run.n_runs)]
     need_rates(members)
     name, measured = probe
     quantities: dict[str, tuple[str, str, Callable[[EffectiveFlow], np.ndarray]]] = {}
@@ -62,8 +63,7 @@ def predict(
         for each in (quantity, f"{quantity}_band"):
             stack = np.stack(found[each])
             variables[each] = (("run", dim, *(f"{quantity}_{axis}" for axis in range(stack.ndim - 2))), stack)
-    shared = {k: c for k, c in run.data.coords.items() if set(c.dims) <= {"run", "update", "measurement"}}
-    return xr.Dataset(variables, coords=shared, attrs={"kind": "theory", **attributes})
+    return prediction(theory, run, variables)
 
 
 def checked(run: Run, tests: Sequence[Callable[[FilterMember], Found]]) -> tuple[Assumption, ...]:

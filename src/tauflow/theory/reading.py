@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import xarray as xr
+
 from tauflow.run import Run
+from tauflow.theory.base import Theory
 
 
 def settings(run: Run) -> list[dict[str, Any]]:
@@ -27,6 +32,12 @@ def name_of(configuration: dict[str, Any], kind: str) -> str:
     return str(entry.get("name", "")) if isinstance(entry, dict) else str(entry or "")
 
 
+def network_name(run: Run) -> str:
+    """Name of the kind of network; "" if the run does not say it."""
+    described = run.data.attrs.get("network")
+    return str(json.loads(described).get("name", "")) if described else ""
+
+
 def task_setting(configuration: dict[str, Any], name: str, default: float) -> float:
     """A setting of the task in a configuration, or the default."""
     task = configuration.get("task")
@@ -44,3 +55,9 @@ def starts(run: Run) -> bool:
     kept = all(name in data for name in ("W", "W_in", "W_out"))
     first = kept and int(data["snapshot_update"].values[0]) == 0
     return bool(first and data.sizes["input"] == 1 and data.sizes["output"] == 1)
+
+
+def prediction(theory: Theory, run: Run, variables: Mapping[str, tuple[tuple[str, ...], np.ndarray]]) -> xr.Dataset:
+    """What a theory predicts of a run, with the run's own coordinates along run, update and measurement."""
+    shared = {k: c for k, c in run.data.coords.items() if set(c.dims) <= {"run", "update", "measurement"}}
+    return xr.Dataset(variables, coords=shared, attrs={"kind": "theory", "theory": theory.name, "paper": theory.paper})

@@ -90,7 +90,7 @@ def planted_pair(member: FilterMember) -> Found:
     if value.real >= 1:
         return Found(name, math.inf, APART_LIMIT, f"The network is unstable at the start; {wanted}.")
     radius = _bulk(M) / abs(value)
-    told = f"The bulk has {radius:.2g} of the pair's modulus, at most {APART_LIMIT:g} is allowed"
+    told = f"The bulk reaches {radius:.2g} of the modulus of the leading pair; {APART_LIMIT:g} is allowed"
     return Found(name, radius, APART_LIMIT, f"{told}; {wanted}.")
 
 

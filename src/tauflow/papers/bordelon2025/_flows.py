@@ -56,13 +56,12 @@ def follow(
     Returns:
         The run, of one network.
     """
-    rates = network.mean_field_rates()
     return flow(
         network,
         FilterLoss(target),
         duration=float(times[-1]),
         save_at=times,
-        rates={name: rates[name] for name in train},
+        rates=network.mean_field_rates(train),
         train=train,
         rtol=rtol,
         atol=1e-2 * rtol,

@@ -21,11 +21,10 @@ import jax
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import linear_sum_assignment, minimize_scalar
 
-from tauflow import analysis
 from tauflow.learning import Record
 from tauflow.networks import ContinuousLinearRNN
 from tauflow.papers.base import Claim
@@ -104,14 +103,9 @@ def draw_stable(neurons: int, sigma: float, *, key: jax.Array) -> ContinuousLine
     while True:
         here = jax.random.fold_in(key, attempt)
         network = flows.draw_network(neurons, sigma, key=here, gamma0=neurons**-0.5)
-        if sigma < 0.95 or eigenvalues(network.W).real.max() < 1:
+        if sigma < 0.95 or network.eigenvalues().real.max() < 1:
             return network
         attempt += 1
-
-
-def eigenvalues(W: ArrayLike) -> NDArray[np.complex128]:
-    """Eigenvalues of W/√N in float64, whatever JAX is set to, shape (n,)."""
-    return analysis.eigenvalues(np.asarray(W, np.float64) / np.sqrt(np.shape(W)[0]))
 
 
 def spectra(
@@ -131,9 +125,9 @@ def spectra(
     """
     network = draw_stable(neurons, sigma, key=key)
     times = np.concatenate([[0.0], SPECTRA_DURATION * np.geomspace(1e-2, 1, SHADES - 1)])
-    record = Record(weights=range(SHADES), measurements=0)
+    record = Record(weights=[0], measurements=range(SHADES))
     run = flows.follow(network, target, times, record=record, rtol=RTOL, progress=progress)
-    values = [eigenvalues(W) for W in run.data["W"].values[0]]
+    values = list(run.data["W_eigenvalues"].values[0])
     for i in range(1, SHADES):
         values[i] = values[i][linear_sum_assignment(np.abs(values[i - 1][:, None] - values[i]))[1]]
     loss = np.asarray(run.data["loss"][0], np.float64)

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from tauflow.analysis import coupling
 from tauflow.learning import Record
 from tauflow.networks import ContinuousLinearRNN
 from tauflow.papers._drawing import panel_letters
@@ -106,7 +107,7 @@ def follow(
         (from this network's initial weights) with its `error`; `reduced_loss` and `reduced_size`. With spectra
         `eigenvalues (measurement, index)`.
     """
-    tau = np.linspace(0, 0.8 + 2 * float(outlier.escape_time(TARGET.c, sigma)), points)
+    tau = np.linspace(0, 0.8 + 2 * float(outlier.escape_time(TARGET.c, sigma)), points, dtype=np.float64)
     theory = theories(network, sigma, tau)
     record = Record(weights=range(points), measurements=_shades(theory["projected"][1]) if spectra else 0)
     run = flows.follow(network, TARGET, tau, record=record, progress=progress)
@@ -132,12 +133,11 @@ def measured(data: xr.Dataset, neurons: int) -> xr.Dataset:
     """
     W, u, v = data["W"].values[0], data["W_in"].values[0, :, :, 0], data["W_out"].values[0, :, 0]
     lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)  # (time,)
-    projection = np.einsum("ti,tij,tj->t", v, W, u, optimize=True) / np.sqrt(neurons) / lengths
     return xr.Dataset(
         {
             "tau": ("time", data["tau"].values[0], {"unit": "flow"}),
             "loss": ("time", data["loss"].values[0].astype(np.float64)),
-            "outlier": ("time", projection),
+            "outlier": ("time", coupling(W, u, v) / np.sqrt(neurons)),
             "alignment": ("time", (u * v).sum(1) / lengths),
             "size": ("time", np.sqrt(lengths / neurons)),
         }
@@ -172,8 +172,7 @@ def theories(network: ContinuousLinearRNN, sigma: float, tau: NDArray[np.float64
 
 
 def _projection(flow: EffectiveFlow) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(flow.u, axis=1) * np.linalg.norm(flow.v, axis=1)
-    return np.einsum("ti,tij,tj->t", flow.v, flow.M, flow.u) / lengths
+    return coupling(flow.M, flow.u, flow.v)
 
 
 def distances(settings: Settings, keys: jax.Array, progress: Callable[..., None] | None) -> xr.Dataset:

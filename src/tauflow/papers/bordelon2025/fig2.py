@@ -136,10 +136,10 @@ def changes(settings: Settings, *, key: jax.Array, progress: Callable[..., None]
     for j in range(shape[1]):
         network = lazy.draw_stable(settings.small, CHANGE_SIGMA, key=keys[j])
         for i, c in enumerate(settings.targets):
-            times, record = [0.0, CHANGE_DURATION], Record(measurements=0)
+            times, record = [0.0, CHANGE_DURATION], Record(measurements=[0, 1])
             run = flows.follow(network, LeakyIntegrator(c), times, record=record, rtol=lazy.RTOL, progress=progress)
             W0, W = np.asarray(run.data["W"][0], np.float64)
-            edges = (float(lazy.eigenvalues(each).real.max()) for each in (W0, W))
+            edges = (float(each.real.max()) for each in run.data["W_eigenvalues"].values[0])
             loss = run.data["loss"].values[0]
             row = (np.linalg.norm(W - W0) / np.linalg.norm(W0), *edges, loss[-1] / loss[0])
             for name, value in zip(names, row, strict=True):

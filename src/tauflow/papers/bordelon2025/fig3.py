@@ -88,7 +88,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     """
     settings = QUICK if quick else FULL
     parts: list[xr.Dataset] = []
-    tau = np.linspace(0, DURATION, settings.points)
+    tau = np.linspace(0, DURATION, settings.points, dtype=np.float64)
     for sigma in settings.sigmas:
         network = warm_network(settings.neurons, sigma, key=jax.random.key(seed))
         run = flows.follow(network, TARGET, tau, record=Record(measurements=range(settings.points)), progress=progress)

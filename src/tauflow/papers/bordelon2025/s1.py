@@ -79,7 +79,7 @@ def diagonalised(step: float) -> tuple[NDArray[np.float64], NDArray[np.float64],
     Args:
         step: Distance of grid points, in membrane times.
     """
-    t = np.linspace(0, END, round(END / step) + 1)
+    t = np.linspace(0, END, round(END / step) + 1, dtype=np.float64)
     root = np.sqrt(np.where((t == 0) | (t == END), step / 2, step))
     values, vectors = np.linalg.eigh(root[:, None] * autocorrelation(t[:, None], t, KERNEL_SIGMA) * root)
     functions = vectors[:, ::-1] / root[:, None]
