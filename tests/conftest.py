@@ -7,6 +7,13 @@ import os
 import tempfile
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: threads only get in each other's way
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What several tests compile is compiled once, also by the workers and the programs that tests start, which inherit
+    # the environment; the folder goes with the process that made it. A maximal size makes JAX lock it.
+    _COMPILED = tempfile.TemporaryDirectory(prefix="tauflow-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 2**30)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import matplotlib
@@ -15,10 +22,6 @@ import pytest
 X64 = os.environ.get("TAUFLOW_TEST_X64", "1") != "0"
 jax.config.update("jax_enable_x64", X64)
 jax.config.update("jax_num_cpu_devices", 2)
-# Programs that several tests compile are compiled once; the folder goes with the process.
-_COMPILED = tempfile.TemporaryDirectory(prefix="tauflow-compiled-")
-jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
