@@ -12,6 +12,9 @@ exp(-0.2 t), for W, u and v, with the loss; float64:
 The contestants take turns, so that whatever else the machine does meets all of them; the table gives medians over the
 rounds, and the ratios of those.
 
+Then, in seconds, compiling included, two whole flows of figures of bordelon2025: one network of Fig. 1 (N = 250) and
+one of Fig. 2c (N = 4000).
+
 Run `python -m benchmarks.filters --help` for the options.
 """
 
@@ -34,6 +37,9 @@ from benchmarks.machine import describe, table
 from tauflow import krylov
 from tauflow.networks import ContinuousLinearRNN
 from tauflow.objectives import FilterLoss
+from tauflow.papers.bordelon2025 import fig1, fig2
+from tauflow.papers.bordelon2025._flows import draw_network
+from tauflow.papers.bordelon2025._lazy import LazyTraining
 from tauflow.tasks import LeakyIntegrator
 
 TARGET = LeakyIntegrator(0.2)
@@ -170,6 +176,25 @@ def row(neurons: int, sigma: float, options: argparse.Namespace) -> list[str]:
     return [*sizes, f"{ms['floor']:.1f}", f"{ms['ours'] / ms['floor']:.2f}", autodiff[1]]
 
 
+def flows() -> list[list[str]]:
+    """Seconds for one network of Fig. 1 and one of Fig. 2c, as `tauflow figure` runs them."""
+    one, many = fig1.FULL, fig2.FULL
+    sigma = sorted(many.networks, key=lambda each: -each[1])[0][0]  # that of which there are most
+    lazy = LazyTraining(many.large, fig2.TARGET, ((sigma, 1),))
+    rich = draw_network(one.neurons, one.sigmas[0], key=jax.random.key(0))
+    figures = {
+        ("1", one.neurons, one.sigmas[0]): lambda: fig1.follow(rich, one.sigmas[0], one.points, True),
+        ("2c", many.large, sigma): lambda: lazy.train(key=jax.random.key(0)),
+    }
+    rows = []
+    for (figure, neurons, spread), run in figures.items():
+        start, cpu = time.perf_counter(), time.process_time()
+        run()
+        seconds = (time.perf_counter() - start, time.process_time() - cpu)
+        rows.append([figure, str(neurons), f"{spread:g}", *(f"{each:.0f}" for each in seconds)])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.filters", description=__doc__.split("\n")[0])
     parser.add_argument("--neurons", type=int, nargs="+", default=[250, 1000, 4000])
@@ -180,6 +205,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--block", type=float, default=0.3, help="seconds per contestant and round")
+    parser.add_argument("--no-flows", dest="flows", action="store_false", help="leave out the flows of the figures")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     options = parser.parse_args()
 
@@ -188,6 +214,9 @@ def main() -> None:
     print(f"float64, medians of {options.repeats} rounds; m vectors in each basis.\n")
     rows = [row(neurons, sigma, options) for neurons in options.neurons for sigma in options.sigma]
     print(table(HEADER, rows, markdown=options.markdown))
+    if options.flows:
+        print()
+        print(table(["Fig.", "N", "sigma", "flow, s", "CPU, s"], flows(), markdown=options.markdown))
 
 
 if __name__ == "__main__":

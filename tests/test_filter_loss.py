@@ -417,6 +417,33 @@ def test_bad_input_is_answered_by_a_sentence(key):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sigma", [0.2, 0.8, 0.98])
+@pytest.mark.parametrize("name", ["leak", "oscillator"])
+def test_five_hundred_units_against_dense_equations(name, sigma):
+    network = random(500, sigma, seed=1)
+    assert np.linalg.eigvals(np.asarray(network.recurrent)).real.max() < 1
+    found, wanted = computed(TARGETS[name], network), dense(TARGETS[name], network)
+    assert off(found, wanted) < 1e-8
+    assert off(found, dense(LeakyIntegrator(0.204), network)) > 1e-3
+
+
+@pytest.mark.slow
+def test_five_hundred_units_that_have_learnt():
+    """Near the end of learning the loss is a small difference, and u, v and an outlier of W lie along one another."""
+    target, start = TARGETS["leak"], random(500, 0.2)
+    settings = {"rates": start.mean_field_rates(), "rtol": 1e-6, "atol": 1e-8}
+    run = flow(start, FilterLoss(target), duration=2.5, train=("W", "W_in", "W_out"), **settings)
+    network = run.network()
+    found, wanted = computed(target, network), dense(target, network)
+    assert found.loss < 1e-3 * target.squared_norm
+    np.testing.assert_allclose(found.loss, wanted.loss, rtol=1e-8)
+    whole = dense(target, start)  # in a minimum the gradient is a difference of large numbers
+    for name in ("W", "u", "v"):
+        apart = np.linalg.norm(getattr(found, name) - getattr(wanted, name))
+        assert apart < 1e-9 * np.linalg.norm(getattr(whole, name))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.8, 0.9])
 def test_four_thousand_units_against_a_tighter_basis(sigma):
     network = random(4000, sigma, seed=1)

@@ -131,15 +131,21 @@ def filter_flow(
     movement2, spread, loss_spread = moved @ along**2, np.zeros_like(filters), np.zeros_like(loss)
     if initial_filter is None:
         G = modes.covariance(s, g)  # (n, n)
-        spread = np.sqrt(np.maximum(np.einsum("...i,ti,ij,...j,tj->...t", decay, functions, G, decay, functions,
-                                              optimize=True), 0.0))  # fmt: skip
-        twice = decay**2
-        variance = 2 * np.einsum("...i,ij,...j->...", twice, G**2, twice, optimize=True)
-        variance += 4 * np.einsum("...i,ij,...j->...", twice * along, G, twice * along, optimize=True)
-        loss, loss_spread = loss + twice @ np.diag(G), np.sqrt(np.maximum(variance, 0.0))
-        movement2 = movement2 + moved @ np.diag(G)
+        spread, loss_spread = _spread(G, decay, along, functions)
+        loss, movement2 = loss + decay**2 @ np.diag(G), movement2 + moved @ np.diag(G)
     error = 2 * learning * modes.beyond * np.sqrt(norm2) + start.error + end.error
     return FilterFlow(filters, spread, loss, loss_spread, np.sqrt(movement2), error)
+
+
+def _spread(
+    G: FloatArray, decay: FloatArray, along: FloatArray, functions: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Standard deviation of filter (..., time) and loss (...) over initial filters whose modes have covariance G."""
+    filters = np.einsum("...i,ti,ij,...j,tj->...t", decay, functions, G, decay, functions, optimize=True)
+    twice = decay**2
+    losses = 2 * np.einsum("...i,ij,...j->...", twice, G**2, twice, optimize=True)
+    losses += 4 * np.einsum("...i,ij,...j->...", twice * along, G, twice * along, optimize=True)
+    return np.sqrt(np.maximum(filters, 0.0)), np.sqrt(np.maximum(losses, 0.0))
 
 
 def filter_covariance(
