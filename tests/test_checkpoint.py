@@ -85,7 +85,8 @@ def whole(tmp_path_factory):
     return study(tmp_path_factory.mktemp("whole") / "out")
 
 
-def test_a_process_killed_twenty_times_and_resumed_ends_bit_for_bit_the_same(tmp_path, whole):
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_process_killed_many_times_and_resumed_ends_bit_for_bit_the_same(tmp_path, whole, kills):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tauflow.learning", "tauflow.objectives", "tauflow.tasks"])
     out, chance, killed_at = tmp_path / "out", random.Random(20), []
@@ -95,7 +96,7 @@ def test_a_process_killed_twenty_times_and_resumed_ends_bit_for_bit_the_same(tmp
         process.start()
         return process
 
-    while len(killed_at) < KILLS:
+    while len(killed_at) < kills:
         process, before = start(), _next_update(out)
         while process.is_alive() and _next_update(out) == before and chance.random() > 0.002:
             time.sleep(0.005)  # mostly until it has committed something, sometimes not so long
@@ -110,7 +111,7 @@ def test_a_process_killed_twenty_times_and_resumed_ends_bit_for_bit_the_same(tmp
     process = start()
     process.join()
     assert process.exitcode == 0
-    assert len(set(killed_at)) >= KILLS // 4  # they struck in many places
+    assert len(set(killed_at)) >= kills // 4 + 1  # they struck in many places
     assert differences(load(out / "run.zarr"), whole) == []
     assert [path.name for path in out.iterdir()] == ["run.zarr"]
 

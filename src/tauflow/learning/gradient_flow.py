@@ -257,7 +257,12 @@ def _start(problem: _Problem, params: dict[str, Any], tolerances: _Tolerances) -
     end, controller = _controller(tolerances).init(
         _TERM, begin, tolerances.last, params, tolerances.first, problem, _SOLVER.func, order
     )
-    return _State(begin, end, params, _SOLVER.init(_TERM, begin, end, params, problem), controller)
+    return _arrays(_State(begin, end, params, _SOLVER.init(_TERM, begin, end, params, problem), controller))
+
+
+def _arrays(state: _State) -> _State:
+    """The state without Python values: with one of them the next step would be another program."""
+    return jax.tree.map(jnp.asarray, state)
 
 
 @eqx.filter_jit
@@ -273,7 +278,7 @@ def _try(problem: _Problem, state: _State, tolerances: _Tolerances) -> _Tried:
     nearly = tolerances.last - 1e-14 * tolerances.last  # no last step of a few roundings
     end = jnp.where(end > nearly, jnp.where(good, tolerances.last, 0.5 * (begin + tolerances.last)), end)
     hopeless = result != diffrax.RESULTS.successful
-    return _Tried(good, hopeless, _State(begin, end, params, solver, controller), within["k"])
+    return _Tried(good, hopeless, _arrays(_State(begin, end, params, solver, controller)), within["k"])
 
 
 @eqx.filter_jit
