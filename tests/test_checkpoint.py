@@ -22,7 +22,7 @@ from tauflow.run import Run, RunError, load
 from tauflow.tasks import FlipFlop
 
 RECORDED = ("loss", "grad_norm", "W", "W_in", "W_out", "delta_W_singular_values", "W_eigenvalues", "status")
-STEPS, KILLS = 400, 20
+STEPS = 400
 
 
 def study(out, *, resume=False, steps=STEPS, learning_rate=3e-3, progress=None, seed=0, target=0.5, project=None):
