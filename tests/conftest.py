@@ -1,6 +1,7 @@
 """What every test runs under: 64-bit JAX, strict promotion of dtypes and ranks, no display, warnings as errors.
 
-`TAUFLOW_TEST_X64=0` leaves JAX's 64-bit mode off, as a user's process has it; the tests marked `x64off` run in both.
+`TAUFLOW_TEST_X64=0` leaves JAX's 64-bit mode off, as a user's process has it; the tests marked `x64off` run in both, those
+marked `x64off("only")` in that one alone.
 """
 
 import os
@@ -25,6 +26,14 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs with the 64-bit mode off alone."""
+    if X64:
+        only = [item for item in items if any("only" in mark.args for mark in item.iter_markers("x64off"))]
+        items[:] = [item for item in items if item not in only]
+        config.hook.pytest_deselected(items=only)
 
 
 @pytest.fixture

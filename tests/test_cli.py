@@ -22,7 +22,7 @@ from tauflow.cli import app
 from tauflow.cli.progress import ProgressLine
 from tauflow.learning import Progress
 
-pytestmark = pytest.mark.x64off
+pytestmark = pytest.mark.x64off("only")
 
 TINY = ["--neurons", "12", "--seeds", "2", "--steps", "3"]
 

@@ -272,6 +272,7 @@ run_study("flip-flop", **settings, out=sys.argv[1], progress=kill)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_as_if_it_had_not_been(small, tmp_path):
     folder = tmp_path / "killed"
     environment = {**os.environ, "JAX_ENABLE_X64": str(jax.config.jax_enable_x64)}
