@@ -1,7 +1,7 @@
 """What every test runs under: 64-bit JAX, strict promotion of dtypes and ranks, no display, warnings as errors.
 
-`TAUFLOW_TEST_X64=0` leaves JAX's 64-bit mode off, as a user's process has it; the tests marked `x64off` run in both, those
-marked `x64off("only")` in that one alone.
+`TAUFLOW_TEST_X64=0` leaves JAX's 64-bit mode off, as a user's process has it; the tests marked `x64off` run in both
+modes, those marked `x64off("only")` in that one alone.
 """
 
 import os
