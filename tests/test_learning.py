@@ -381,3 +381,26 @@ def test_bad_ensembles_and_flows_are_one_sentence(key):
         flow(unstable, FixedPointLoss(1.0), duration=1.0)
     with pytest.raises(ValueError, match="holds updates 0 to 9; the run has 0 to 4"):
         Record(measurements=[0, 9]).measurement_times(4)
+
+
+def test_learning_ends_where_the_records_say_so(tmp_path):
+    network = RateRNN.random(6, 1, 1, gain=0.5, key=jax.random.key(0))
+
+    def learn(until=None, **where):
+        record = Record(measurements=range(0, 41, 5), probes={"size": lambda net: np.linalg.norm(net.W)})
+        settings = {"optimizer": optax.sgd(0.05), "steps": 40, "key": jax.random.key(1), "record": record}
+        return descend(network, lambda net, key: (net.W**2).sum(), until=until, **settings, **where)
+
+    def small(records):
+        return records["probe_size"].values[0, -1] < 0.2 * records["probe_size"].values[0, 0]
+
+    whole, short = learn(), learn(small, out=tmp_path / "run")
+    sizes = whole.data["probe_size"].values[0]
+    last = 5 * int(np.argmax(sizes < 0.2 * sizes[0]))
+    assert 0 < last < 40 and short.data.sizes["update"] == last and short.data["status"].values[0] == "done"
+    np.testing.assert_array_equal(short.data["loss"], whole.data["loss"][:, :last])
+    assert short.data["snapshot_update"].values.tolist() == [0, last]
+    assert np.linalg.norm(short.weights("W")) < 0.2 * np.linalg.norm(short.weights("W", snapshot=0))
+    again = learn(small, out=tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(again.weights("W"), short.weights("W"))
+    assert learn(lambda records: False).data.sizes["update"] == 40

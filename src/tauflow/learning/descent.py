@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import xarray as xr
 
 from tauflow.learning.assemble import Group, attributes_of, finished, label_of, to_run
 from tauflow.learning.checkpoint import Checkpoint, already_saved, fingerprint, held
@@ -30,6 +31,7 @@ from tauflow.learning.recorder import WEIGHT_FIELDS, Recorder, joined, spectral_
 from tauflow.precision import scope
 from tauflow.run import Run
 
+Until = Callable[[xr.Dataset], bool]
 CAPACITY = 64  # most updates between two looks at the host
 COMMIT_SECONDS = 5.0
 
@@ -44,6 +46,7 @@ def descend(
     train: Sequence[str] = ("W", "W_in", "W_out"),
     project: Callable[[Any], Any] | None = None,
     record: Record = Record(),
+    until: Until | None = None,
     dtype: str = "float32",
     out: str | Path | None = None,
     resume: bool = False,
@@ -65,6 +68,8 @@ def descend(
         train: Names of the fields to train.
         project: `project(network) -> network` after every update, for constraints; None for none.
         record: What to keep besides losses and gradient norms.
+        until: Learning ends after a measurement at which `until(records)` is true, or after `steps` updates; `records`
+            are a Run's variables as far as they are known, for example `records["probe_heldout"]`.
         dtype: "float32" or "float64", of the network's and the objective's arrays.
         out: Folder for the checkpoints and at last `run.zarr`; None keeps everything in memory.
         resume: Go on where the run in `out` was last committed, if it was.
@@ -96,6 +101,7 @@ def descend(
         train=train,
         project=project,
         record=record,
+        until=until,
         dtype=dtype,
         out=out,
         resume=resume,
@@ -116,6 +122,7 @@ def ensemble(
     train: Sequence[str] = ("W", "W_in", "W_out"),
     project: Callable[[Any], Any] | None = None,
     record: Record = Record(),
+    until: Until | None = None,
     dtype: str = "float32",
     out: str | Path | None = None,
     resume: bool = False,
@@ -140,6 +147,7 @@ def ensemble(
         train: As for `descend`.
         project: As for `descend`.
         record: As for `descend`.
+        until: As for `descend`, with the records of members that share one compiled program.
         dtype: As for `descend`.
         out: As for `descend`.
         resume: As for `descend`.
@@ -182,7 +190,7 @@ def ensemble(
                 results = []
                 for group, home in zip(groups, homes, strict=True):
                     checkpoint = Checkpoint(home, start=start, program=program, device=device, every=commit_seconds)
-                    results.append(_run_group(group, steps, fields, record, checkpoint, reporter))
+                    results.append(_run_group(group, steps, fields, record, until, checkpoint, reporter))
                 run = to_run(results, attributes, coordinates)
                 if folder is not None:
                     run.save(folder / "run.zarr")
@@ -193,7 +201,13 @@ def ensemble(
 
 
 def _run_group(
-    group: Group, steps: int, train: tuple[str, ...], record: Record, checkpoint: Checkpoint, reporter: Reporter
+    group: Group,
+    steps: int,
+    train: tuple[str, ...],
+    record: Record,
+    until: Until | None,
+    checkpoint: Checkpoint,
+    reporter: Reporter,
 ) -> Group:
     """Do all updates of a group, recording and committing on the way; the group with its records."""
     networks = [member.network for member in group.members]
@@ -213,6 +227,11 @@ def _run_group(
             if update in measurements:
                 recorder.measure(update, now, alive)
 
+    def over(update: int) -> bool:
+        if until is None or update in (0, steps) or update not in measurements:
+            return update == steps
+        return bool(until(joined([*checkpoint.parts(), recorder.seen()])))
+
     done, leaves = checkpoint.resume() or (0, None)
     first = done
     if leaves is None:
@@ -220,18 +239,23 @@ def _run_group(
     else:
         ensemble.set_state(leaves)
     reporter.start_group(len(networks), done)
-    while done < steps:
+    ended = over(done)
+    while not ended:
         count = min(next(stop for stop in stops if stop > done) - done, CAPACITY)
         losses, norms = ensemble.advance(count)
         recorder.add_losses(done, losses, norms)
         done += count
         observe(done)
-        reporter.chunk(done, ensemble.alive(), losses, count)
-        if done < steps and checkpoint.due():
+        ended = over(done)
+        if ended and steps in snapshots and done not in snapshots:
+            state = ensemble.host_state()
+            recorder.keep_weights(done, _networks_now(networks, state), np.asarray(state.alive))
+        reporter.chunk(done, ensemble.alive(), losses, count, ended=ended)
+        if not ended and checkpoint.due():
             checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(ensemble.host_state()))
             first = done
     state = ensemble.host_state()
-    if leaves is None or first < steps:
+    if leaves is None or first < done:
         checkpoint.commit(first, done, recorder.take(), jax.tree.leaves(state))
     reporter.end_group(np.asarray(state.alive))
     at_last = zip(_networks_now(networks, state), state.alive, strict=True)

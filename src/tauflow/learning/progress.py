@@ -67,8 +67,13 @@ class Reporter:
         self._finished += int(alive.sum())
         self._diverged += int((~alive).sum())
 
-    def chunk(self, update: int, alive: np.ndarray, losses: np.ndarray, updates: int) -> None:
-        """Report one chunk: `updates` more for the members `alive` (member,), whose losses are (member, update)."""
+    def chunk(
+        self, update: int, alive: np.ndarray, losses: np.ndarray, updates: int, *, ended: bool | None = None
+    ) -> None:
+        """Report one chunk: `updates` more for the members `alive` (member,), whose losses are (member, update).
+
+        A chunk is the last one of its group if `ended` says so; by default, if all steps are done.
+        """
         now = time.perf_counter()
         if self._compiled > 0:
             self._compiled, self._start = self._compiled - 1, now
@@ -78,9 +83,11 @@ class Reporter:
         if self._listener is None:
             return
         rate = self._updates_now / (now - self._start) if self._updates_now else float("nan")
-        left = self._members * self._steps - self._behind - self._updates_now
         last = losses[alive, -1] if losses.shape[1] and alive.any() else np.array([np.nan])
-        ended = update >= self._steps
+        ended = update >= self._steps if ended is None else ended
+        if ended:
+            self._behind += (self._steps - update) * alive.size  # updates that need not be done
+        left = self._members * self._steps - self._behind - self._updates_now
         running = 0 if ended else int(alive.sum())
         waiting = self._members - self._finished - self._diverged - alive.size
         self._listener(

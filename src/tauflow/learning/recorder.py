@@ -83,6 +83,10 @@ class Recorder:
             )
         return array
 
+    def seen(self) -> xr.Dataset:
+        """Everything recorded since the last `take`, as one dataset."""
+        return joined(self._blocks)
+
     def take(self) -> xr.Dataset:
         """Everything recorded since the last call, as one dataset."""
         blocks, self._blocks = self._blocks, []
