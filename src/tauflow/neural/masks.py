@@ -1,0 +1,105 @@
+"""Which entries of a recording are fitted and which are held out, in blocks that leak nothing through their edges.
+
+Activity is smooth in time and over trials, so an entry hidden alone is told by its neighbours. Whole blocks are hidden
+instead, and only their interiors are tested: around every tested entry a margin is hidden as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+AXES = ("time", "trial", "neuron")
+HIDDEN = {"time": 10, "trial": 20, "neuron": 1}
+TESTED = {"time": 5, "trial": 10, "neuron": 1}
+
+
+class Masks(NamedTuple):
+    """Entries of a recording, each array (time, trial, neuron).
+
+    Attributes:
+        train: What is fitted.
+        test: What is held out and tested; apart from `train`, and not all of the rest.
+    """
+
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+
+def block_masks(
+    shape: Mapping[str, int],
+    train_block: Mapping[str, int] | None = None,
+    test_block: Mapping[str, int] | None = None,
+    fraction: float = 0.2,
+    *,
+    key: jax.Array,
+) -> Masks:
+    """Hide blocks at random places and keep their interiors for testing.
+
+    Blocks may overlap and are cut off at the edges of the recording, beyond which there is nothing to leak from.
+
+    Args:
+        shape: Size of each axis, for example `recording.sizes`; needs "time", "trial" and "neuron".
+        train_block: Size of the blocks hidden from the fit, by axis; what is not named is as by default, 10 bins of 20
+            trials of 1 neuron.
+        test_block: Size of the part of a block that is tested, in its middle; by default 5 bins of 10 trials of 1
+            neuron.
+        fraction: Share of all entries to hide, in (0, 1); the last block may exceed it.
+        key: JAX random key.
+
+    Returns:
+        The masks.
+
+    Raises:
+        ValueError: If an axis is missing, a block does not fit into the recording or its tested part not into it, or
+            the fraction is out of range.
+
+    Source: pellegrino2023, supplement B, cross-validation procedure, and table 1. Deviation from print: none; the
+        authors' code draws blocks of other sizes.
+
+    Example:
+        >>> masks = block_masks({"time": 60, "trial": 100, "neuron": 30}, key=jax.random.key(0))
+        >>> masks.train.shape, bool((masks.train & masks.test).any()), round(1 - float(masks.train.mean()), 2)
+        ((60, 100, 30), False, 0.2)
+    """
+    sizes = _sizes("shape", shape, None)
+    hidden_sizes = _sizes("train_block", {**HIDDEN, **(train_block or {})}, sizes)
+    tested_sizes = _sizes("test_block", {**TESTED, **(test_block or {})}, hidden_sizes)
+    if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
+        raise ValueError(f"fraction is {fraction!r}; it must be a number between 0 and 1, for example 0.2.")
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    hidden, test = np.zeros((2, *sizes), bool)
+    margins = [(outer - inner) // 2 for outer, inner in zip(hidden_sizes, tested_sizes, strict=True)]
+    left = fraction * hidden.size
+    while left > 0:
+        # A corner may lie before the first entry, so that those at the edges are hidden as often as the others.
+        corner = [int(rng.integers(1 - block, size)) for size, block in zip(sizes, hidden_sizes, strict=True)]
+        whole = _slices(corner, hidden_sizes)
+        left -= hidden[whole].size - np.count_nonzero(hidden[whole])
+        hidden[whole] = True
+        test[_slices([c + m for c, m in zip(corner, margins, strict=True)], tested_sizes)] = True
+    return Masks(~hidden, test)
+
+
+def _slices(corner: list[int], sizes: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(max(c, 0), max(c + size, 0)) for c, size in zip(corner, sizes, strict=True))
+
+
+def _sizes(name: str, given: Mapping[str, int], largest: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Sizes along the three axes, at least 1 and at most `largest`."""
+    unknown = sorted(set(map(str, given)) - set(AXES)) if name != "shape" else []
+    missing = [axis for axis in AXES if axis not in given]
+    if unknown or missing:
+        wrong = f"names {unknown[0]!r}" if unknown else f"lacks {missing[0]!r}"
+        raise ValueError(f"{name} {wrong}; its axes are 'time', 'trial' and 'neuron'.")
+    sizes = tuple(given[axis] for axis in AXES)
+    for axis, size, most in zip(AXES, sizes, largest or (None,) * 3, strict=True):
+        whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 1
+        if not whole or (most is not None and size > most):
+            within = "" if most is None else f" up to {most}"
+            raise ValueError(f"{name} has {size!r} along {axis!r}; it must be a whole number from 1{within}.")
+    return sizes
