@@ -1,0 +1,121 @@
+"""How well a prediction matches a recording, and how well any prediction could."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def variance_explained(
+    activity: ArrayLike, predicted: ArrayLike, mask: ArrayLike | None = None, *, train: ArrayLike | None = None
+) -> float:
+    r"""Share of the variance that a prediction explains, $1 - \sum(y - \hat y)^2 / \sum(y - \bar y)^2$ over a mask.
+
+    Args:
+        activity: Recorded activity y, shape (time, trial, neuron), any unit.
+        predicted: Predicted activity, same shape and unit.
+        mask: Entries to count, same shape; all by default.
+        train: Entries whose mean per neuron is $\bar y$, so that what is held out tells nothing; `mask` by default.
+
+    Returns:
+        At most 1; below 0 for a prediction worse than each neuron's mean. NaN where nothing varies.
+
+    Raises:
+        ValueError: If shapes differ or a mask counts nothing.
+
+    Example:
+        >>> y = np.arange(6.0).reshape(3, 2, 1)
+        >>> variance_explained(y, y), variance_explained(y, np.full_like(y, 2.5))
+        (1.0, 0.0)
+    """
+    y, guess = np.asarray(activity, np.float64), np.asarray(predicted, np.float64)
+    if y.ndim != 3 or y.shape != guess.shape:
+        raise ValueError(f"predicted has shape {guess.shape}; it must be that of activity, (time, trial, neuron).")
+    where = _mask("mask", mask, y.shape)
+    centre = _means(y, where if train is None else _mask("train", train, y.shape))
+    whole = np.sum((y - centre) ** 2, where=where)
+    return float(1 - np.sum((y - guess) ** 2, where=where) / whole) if whole > 0 else float("nan")
+
+
+def noise_variance(recording: xr.Dataset) -> FloatArray:
+    r"""Variance of single trials around what is smooth over trials, by time and neuron, for each condition.
+
+    Three trials of one condition that follow each other give an estimate that a steady drift over trials does not
+    touch: the middle one is compared with the line through its neighbours at its trial id,
+    $e = y_2 - w y_1 - (1 - w) y_3$, and $e^2 / (1 + w^2 + (1 - w)^2)$ has the variance of the noise as its mean. What is
+    curved in learning adds to it, so that the noise is rather too large than too small.
+
+    Args:
+        recording: A recording, see `tauflow.neural.recording`.
+
+    Returns:
+        Shape (time, trial, neuron): for every trial that of its condition; NaN where a condition has less than three
+        trials. In the square of the activity's unit.
+
+    Source: Gasser, Sroka and Jennen-Steinmetz, Biometrika 73 (1986), 625: residual variance from second differences.
+
+    Example:
+        >>> from tauflow.neural.recording import recording
+        >>> counts = np.random.default_rng(0).poisson(4.0, (20, 200, 5))
+        >>> noise = noise_variance(recording(counts, kind="spikes", time=0.01 * np.arange(20)))
+        >>> bool(abs(noise.mean() - 4) < 0.15)
+        True
+    """
+    y = np.asarray(recording["activity"].values, np.float64)  # (time, trial, neuron)
+    ids = recording["trial_id"].values.astype(np.float64)
+    conditions, noise = recording["condition"].values, np.full(y.shape, np.nan)
+    for condition in np.unique(conditions):
+        here = np.flatnonzero(conditions == condition)
+        if len(here) < 3:
+            continue
+        before, at, after = here[:-2], here[1:-1], here[2:]
+        w = ((ids[after] - ids[at]) / (ids[after] - ids[before]))[:, None]  # (triple, 1)
+        off = y[:, at] - w * y[:, before] - (1 - w) * y[:, after]  # (time, triple, neuron)
+        noise[:, here] = (off**2 / (1 + w**2 + (1 - w) ** 2)).mean(axis=1, keepdims=True)
+    return noise
+
+
+def noise_ceiling(recording: xr.Dataset, mask: ArrayLike | None = None, *, train: ArrayLike | None = None) -> float:
+    """The largest `variance_explained` that a prediction without noise can have, from trials of one condition.
+
+    Args:
+        recording: A recording with three trials or more of each condition.
+        mask: As for `variance_explained`.
+        train: As for `variance_explained`.
+
+    Returns:
+        Ceiling, at most 1; rather too low than too high (see `noise_variance`). NaN where conditions are not repeated.
+
+    Example:
+        >>> from tauflow.neural.recording import recording
+        >>> rng, wave = np.random.default_rng(0), 3 + 2 * np.sin(np.arange(40))[:, None, None]
+        >>> made = recording(wave + rng.standard_normal((40, 300, 4)), kind="rates", time=0.01 * np.arange(40))
+        >>> round(noise_ceiling(made), 2)  # a signal of variance 2 under noise of variance 1
+        0.66
+    """
+    y = np.asarray(recording["activity"].values, np.float64)
+    where = _mask("mask", mask, y.shape)
+    noise = noise_variance(recording)
+    centre = _means(y, where if train is None else _mask("train", train, y.shape))
+    whole = np.sum((y - centre) ** 2, where=where)
+    return float(1 - np.sum(noise, where=where) / whole) if whole > 0 else float("nan")
+
+
+def _means(y: FloatArray, where: NDArray[np.bool_]) -> FloatArray:
+    """Mean of each neuron over the entries of a mask, shape (neuron,); over all of it where there are none."""
+    count = where.sum(axis=(0, 1))
+    total = np.sum(y, axis=(0, 1), where=where)
+    return np.where(count > 0, total / np.maximum(count, 1), y.mean(axis=(0, 1)))
+
+
+def _mask(name: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    array = np.ones(shape, bool) if mask is None else np.asarray(mask)
+    if array.shape != shape or array.dtype != bool or not array.any():
+        raise ValueError(
+            f"{name} is an array of {array.dtype} of shape {array.shape} with {np.count_nonzero(array)} entries to "
+            f"count; it must be true or false, of shape {shape}, with one or more."
+        )
+    return array
