@@ -36,6 +36,9 @@ from jax.typing import ArrayLike
 from tauflow.simulate import Phi, _check_elementwise, _checked_alpha, _dot, _rows, _slopes, nonlinearity
 
 
+Measure = Callable[[Any, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
+
+
 class _Recurrence(NamedTuple):
     """What a step needs, and in the same form the derivatives by it; drive None is no drive."""
 
@@ -89,6 +92,63 @@ def simulate_latent(
     case, steps, alpha, trials = _checked(a, c, b, z0, drive, steps, phi, alpha)
     latents, rates = _simulate(phi, steps, case, alpha)
     return latents.reshape(steps, *trials, case.a.shape[1]), rates.reshape(steps, *trials, case.a.shape[0])
+
+
+def sum_latent(
+    measure: Measure,
+    parameters: Any,
+    data: Any,
+    a: ArrayLike,
+    c: ArrayLike,
+    b: ArrayLike,
+    z0: ArrayLike,
+    drive: ArrayLike | None = None,
+    *,
+    phi: Phi,
+    alpha: ArrayLike,
+) -> tuple[jax.Array, Any]:
+    r"""Sum over time of a measure of latents and rates, which are kept at no time but their own.
+
+    The value is that of a sum over what `simulate_latent` returns, and so are the gradients. But rates, whatever
+    `measure` makes of them and all derivatives by them live for one step: less memory, and less time in consequence.
+    The derivatives are made on the way back together with the value, so that nothing is computed twice but the rates.
+
+    Args:
+        measure: `measure(parameters, z_t, r_t, data_t)` gives (scalar, sums): z_t (*trials, R + m), r_t (*trials, n),
+            and `sums` any tree of arrays, which have no derivative. It closes over nothing traced.
+        parameters: A tree of floating-point arrays; the gradient reaches them.
+        data: A tree of arrays with the leading axis time, which has at least one step; they have no gradient.
+        a: As for `simulate_latent`, which see for the others too.
+        c: Strengths.
+        b: Rows.
+        z0: Coordinates of the initial state.
+        drive: Coordinates of the drive.
+        phi: Nonlinearity.
+        alpha: Step in units of the time constant.
+
+    Returns:
+        The sums over time of the scalar and of `sums`.
+
+    Raises:
+        ValueError: As for `simulate_latent`, or if there are no data.
+        TypeError: If the gradient for `alpha` or `data` is asked for.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> column = jnp.array([[1.0], [0.0]])
+        >>> square = lambda gain, z, r, target: (((gain * z - target) ** 2).sum(), ())
+        >>> sum_latent(square, 2.0, jnp.zeros(3), column, jnp.zeros(1), column, jnp.ones(1), phi="tanh", alpha=0.5)[0]
+        Array(1.3125, dtype=float32)
+    """
+    lengths = {len(leaf) for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"data have the lengths {sorted(lengths)} in time; all must have the same, of 1 or more.")
+    case, steps, alpha, trials = _checked(a, c, b, z0, drive, lengths.pop(), phi, alpha)
+
+    def of_flat(parameters: Any, z: jax.Array, r: jax.Array, data: Any) -> tuple[jax.Array, Any]:
+        return measure(parameters, z.reshape(*trials, -1), r.reshape(*trials, -1), data)
+
+    return _sum(phi, measure if len(trials) == 1 else of_flat, steps, parameters, data, case, alpha)
 
 
 def _checked(
@@ -220,3 +280,55 @@ def _simulate_backward(phi: Phi, steps: int, residuals: Any, cotangents: Any) ->
 
 
 _simulate.defvjp(_simulate_forward, _simulate_backward, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _sum(phi: Phi, measure: Measure, steps: int, parameters: Any, data: Any, case: _Recurrence, alpha: Any) -> Any:
+    latents, _, _ = _run(phi, steps, case, alpha)
+    f, a_T = nonlinearity(phi), case.a.T
+
+    def at(z: jax.Array, data: Any) -> tuple[jax.Array, Any]:
+        return measure(parameters, z, f(_dot(z, a_T)), data)
+
+    def step(sums: Any, now: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, at(*now)), None
+
+    shapes = jax.eval_shape(at, latents[0], jax.tree.map(lambda leaf: leaf[0], data))
+    return lax.scan(step, _zeros(shapes), (latents, data))[0]
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _sum_forward(
+    phi: Phi, measure: Measure, steps: int, parameters: Any, data: Any, case: Any, alpha: Any
+) -> tuple[Any, Any]:
+    """The sums, and as residuals the gradient itself: the loss is one number, so that nothing is left to be known."""
+    if any(leaf.perturbed for leaf in jax.tree.leaves(data)):
+        raise TypeError("the gradient for data was asked for, and there is none; what learns belongs to parameters.")
+    case, alpha = _primal(case, alpha)
+    parameters, data = (jax.tree.map(lambda leaf: leaf.value, tree) for tree in (parameters, data))
+    latents, _, read = _run(phi, steps, case, alpha)
+
+    def direct(data_t: Any, z: jax.Array, r: jax.Array, sums: Any) -> tuple[Any, ...]:
+        value, pull, aside = jax.vjp(lambda *made: measure(*made, data_t), parameters, z, r, has_aux=True)
+        for_parameters, zbar, rbar = pull(jnp.ones_like(value))
+        return zbar, rbar, jax.tree.map(jnp.add, sums, (value, aside, for_parameters))
+
+    first = jax.tree.map(lambda leaf: leaf[0], data)
+    rates = jax.ShapeDtypeStruct((case.z0.shape[0], case.a.shape[0]), case.a.dtype)
+    start = (*_zeros(jax.eval_shape(measure, parameters, latents[0], rates, first)), _zeros(parameters))
+    gradient, (total, aside, for_parameters) = _run_back(phi, case, alpha, latents, read, direct, data, start)
+    return (total, aside), (for_parameters, gradient)
+
+
+def _sum_backward(phi: Phi, measure: Measure, steps: int, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
+    scale = cotangents[0]
+    for_parameters, gradient = jax.tree.map(
+        lambda leaf: jnp.zeros_like(leaf) if isinstance(scale, SymbolicZero) else scale * leaf, residuals
+    )
+    return for_parameters, None, gradient, None
+
+
+_sum.defvjp(_sum_forward, _sum_backward, symbolic_zeros=True)
