@@ -35,7 +35,6 @@ from jax.typing import ArrayLike
 
 from tauflow.simulate import Phi, _check_elementwise, _checked_alpha, _dot, _rows, _slopes, nonlinearity
 
-
 Measure = Callable[[Any, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
@@ -137,8 +136,9 @@ def sum_latent(
         >>> import jax.numpy as jnp
         >>> column = jnp.array([[1.0], [0.0]])
         >>> square = lambda gain, z, r, target: (((gain * z - target) ** 2).sum(), ())
-        >>> sum_latent(square, 2.0, jnp.zeros(3), column, jnp.zeros(1), column, jnp.ones(1), phi="tanh", alpha=0.5)[0]
-        Array(1.3125, dtype=float32)
+        >>> start = (column, jnp.zeros(1), column, jnp.ones(1))
+        >>> float(sum_latent(square, 1.0, jnp.zeros(3), *start, phi="tanh", alpha=0.5)[0])  # 1/4 + 1/16 + 1/64
+        0.328125
     """
     lengths = {len(leaf) for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or 0 in lengths:
@@ -158,7 +158,7 @@ def _checked(
     nonlinearity(phi)
     a, c, b, z0 = (jnp.asarray(value) for value in (a, c, b, z0))
     if not jnp.issubdtype(a.dtype, jnp.floating) or {c.dtype, b.dtype, z0.dtype} != {a.dtype}:
-        raise ValueError(f"a is {a.dtype}, c {c.dtype}, b {b.dtype}, z0 {z0.dtype}; all must be float32, or all float64.")
+        raise ValueError(f"a is {a.dtype}, c {c.dtype}, b {b.dtype}, z0 {z0.dtype}; all must be of one float type.")
     trials, rank = z0.shape[:-1], c.shape[-1] if c.ndim else 0
     fits = a.ndim == b.ndim == 2 and a.shape[0] == b.shape[0] and b.shape[1] == rank and a.shape[1] >= rank
     if not (fits and z0.ndim and z0.shape[-1] == a.shape[1] and c.shape in ((rank,), (*trials, rank))):
@@ -184,8 +184,8 @@ def _checked(
     return _Recurrence(a, c, b, z0.reshape(count, width), flat), int(steps), alpha, trials
 
 
-def _run(phi: Phi, steps: int, case: _Recurrence, alpha: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Latents (time, trial, R + m) and rates (time, trial, n) after each step, and bᵀr (time, trial, R) before it."""
+def _run(phi: Phi, steps: int, case: _Recurrence, alpha: Any, *, keep: bool) -> tuple[jax.Array, jax.Array, Any]:
+    """Latents (time, trial, R + m) after each step, bᵀr (time, trial, R) before it, and if kept rates after it."""
     f, rank = nonlinearity(phi), case.b.shape[1]
     a_T, c = case.a.T, _rows(case.c, case.z0)  # (R + m, n), (trial, R)
 
@@ -195,7 +195,7 @@ def _run(phi: Phi, steps: int, case: _Recurrence, alpha: Any) -> tuple[jax.Array
         push = _padded(c * read, z.shape[-1] - rank)  # (trial, R + m)
         z = (1 - alpha) * z + alpha * (push if drive is None else push + drive)
         r = f(_dot(z, a_T))  # (trial, n)
-        return (z, r), (z, r, read)
+        return (z, r), (z, read, r if keep else None)
 
     start = (case.z0, f(_dot(case.z0, a_T)))
     return lax.scan(step, start, case.drive, length=steps)[1]
@@ -257,7 +257,8 @@ def _run_back(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _simulate(phi: Phi, steps: int, case: _Recurrence, alpha: Any) -> tuple[jax.Array, jax.Array]:
-    return _run(phi, steps, case, alpha)[:2]
+    latents, _, rates = _run(phi, steps, case, alpha, keep=True)
+    return latents, rates
 
 
 def _primal(case: Any, alpha: Any) -> tuple[_Recurrence, Any]:
@@ -269,13 +270,18 @@ def _primal(case: Any, alpha: Any) -> tuple[_Recurrence, Any]:
 
 def _simulate_forward(phi: Phi, steps: int, case: Any, alpha: Any) -> tuple[Any, Any]:
     case, alpha = _primal(case, alpha)
-    latents, rates, read = _run(phi, steps, case, alpha)
+    latents, read, rates = _run(phi, steps, case, alpha, keep=True)
     return (latents, rates), (case, alpha, latents, read)
 
 
 def _simulate_backward(phi: Phi, steps: int, residuals: Any, cotangents: Any) -> tuple[Any, None]:
     given = tuple(None if isinstance(bar, SymbolicZero) else bar for bar in cotangents)
-    gradient, _ = _run_back(phi, *residuals, lambda given_t, z, r, sums: (*given_t, sums), given, None)
+
+    def direct(given_t: Any, z: jax.Array, r: jax.Array, sums: Any) -> tuple[Any, Any, Any]:
+        return (*given_t, sums)
+
+    case, alpha, latents, read = residuals
+    gradient, _ = _run_back(phi, case, alpha, latents, read, direct, given, None)
     return gradient, None
 
 
@@ -284,7 +290,7 @@ _simulate.defvjp(_simulate_forward, _simulate_backward, symbolic_zeros=True)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _sum(phi: Phi, measure: Measure, steps: int, parameters: Any, data: Any, case: _Recurrence, alpha: Any) -> Any:
-    latents, _, _ = _run(phi, steps, case, alpha)
+    latents, _, _ = _run(phi, steps, case, alpha, keep=False)
     f, a_T = nonlinearity(phi), case.a.T
 
     def at(z: jax.Array, data: Any) -> tuple[jax.Array, Any]:
@@ -309,10 +315,10 @@ def _sum_forward(
         raise TypeError("the gradient for data was asked for, and there is none; what learns belongs to parameters.")
     case, alpha = _primal(case, alpha)
     parameters, data = (jax.tree.map(lambda leaf: leaf.value, tree) for tree in (parameters, data))
-    latents, _, read = _run(phi, steps, case, alpha)
+    latents, read, _ = _run(phi, steps, case, alpha, keep=False)
 
     def direct(data_t: Any, z: jax.Array, r: jax.Array, sums: Any) -> tuple[Any, ...]:
-        value, pull, aside = jax.vjp(lambda *made: measure(*made, data_t), parameters, z, r, has_aux=True)
+        value, pull, aside = jax.vjp(lambda p, z, r: measure(p, z, r, data_t), parameters, z, r, has_aux=True)
         for_parameters, zbar, rbar = pull(jnp.ones_like(value))
         return zbar, rbar, jax.tree.map(jnp.add, sums, (value, aside, for_parameters))
 

@@ -1,8 +1,8 @@
 r"""Strengths that vary smoothly over the trials of learning, and what they were in trials that were not recorded.
 
-The strengths of a component over trials are $c = S\bar c + o$ with a learned offset $o$, and $\bar c \sim N(0, I)$ at the
-start. $S$ comes from a covariance $A$ over the true numbers of the trials, so that a gap in the recording is a gap in
-$A$. In two forms, with their covariances of $c$:
+The strengths of a component over trials are $c = S\bar c + o$ with a learned offset $o$, and $\bar c \sim N(0, I)$ at
+the start. $S$ comes from a covariance $A$ over the true numbers of the trials, so that a gap in the recording is a gap
+in $A$. In two forms, with their covariances of $c$:
 
 $$S = \mathrm{chol}(A + \sigma^2 I): \ A + \sigma^2 I, \qquad
   S = L + \sigma I,\ L = \mathrm{chol}(A): \ A + \sigma(L + L^\top) + \sigma^2 I .$$
@@ -126,9 +126,7 @@ def smoothing_matrix(A: ArrayLike, sigma: float = 0.1, form: str = "cholesky") -
         root = np.linalg.cholesky(A + extra * same)
     except np.linalg.LinAlgError:
         least = np.linalg.eigvalsh(A).min()
-        raise ValueError(
-            f"A has the eigenvalue {least:.3g}; a covariance has none below 0. Are two trials of the same number?"
-        ) from None
+        raise ValueError(f"A has the eigenvalue {least:.3g}; a covariance has none below 0.") from None
     return root if form == "cholesky" else root + sigma * same
 
 
