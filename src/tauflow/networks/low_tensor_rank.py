@@ -314,6 +314,8 @@ def _indices(conditions: ArrayLike, trials: int, kinds: int) -> jax.Array:
             f"conditions are {where.dtype} of shape {where.shape}; they must be whole numbers, one for each of the "
             f"{trials} trials of the network."
         )
-    if trials and not isinstance(where, jax.core.Tracer) and not 0 <= where.min() <= where.max() < kinds:
-        raise ValueError(f"conditions go from {where.min()} to {where.max()}; they must be in 0 ... {kinds - 1}.")
+    if trials and not isinstance(where, jax.core.Tracer):
+        least, most = np.asarray(where).min(), np.asarray(where).max()  # JAX would trace them under jit
+        if not 0 <= least <= most < kinds:
+            raise ValueError(f"conditions go from {least} to {most}; they must be in 0 ... {kinds - 1}.")
     return where
