@@ -16,6 +16,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from tauflow.analysis import eigenvalues, singular_values, spectral_abscissa
+from tauflow.low_rank import LowRank
 
 #: Dimensions of a weight by the name of its field, after (run, snapshot).
 WEIGHT_DIMS = {"W": ("unit", "unit_pre"), "W_in": ("unit", "input"), "W_out": ("output", "unit")}
@@ -30,7 +31,8 @@ class Recorder:
     def __init__(self, initial: Sequence[Any], fields: Sequence[str], probes: Mapping[str, Callable[[Any], Any]]):
         self._W0 = [recurrent(network) if _has_dense_W(network) else None for network in initial]
         self._matrix = matrix_name(initial[0])
-        self._fields = [name for name in dict.fromkeys(fields) if hasattr(initial[0], name)]
+        present = [name for name in dict.fromkeys(fields) if hasattr(initial[0], name)]
+        self._fields = [name for name in present if not isinstance(getattr(initial[0], name), LowRank)]
         self._probes = dict(probes)
         self._probe_shapes: dict[str, tuple[int, ...]] = {}
         self._blocks: list[xr.Dataset] = []

@@ -1,19 +1,30 @@
 """Recordings of neurons over learning: read from files, checked, made ready for a fit."""
 
+from tauflow.neural.fit import Fit, fit_low_tensor_rank, load_fit
 from tauflow.neural.loading import load_recording
+from tauflow.neural.masks import Masks, block_masks
 from tauflow.neural.nwb import bin_spikes
 from tauflow.neural.preprocessing import crop, scale, select_neurons, smooth, subtract_baseline, to_rates
 from tauflow.neural.recording import check_recording, recording
+from tauflow.neural.scores import noise_ceiling, noise_variance, variance_explained
 
 __all__ = [
+    "Fit",
+    "Masks",
     "bin_spikes",
+    "block_masks",
     "check_recording",
     "crop",
+    "fit_low_tensor_rank",
+    "load_fit",
     "load_recording",
+    "noise_ceiling",
+    "noise_variance",
     "recording",
     "scale",
     "select_neurons",
     "smooth",
     "subtract_baseline",
     "to_rates",
+    "variance_explained",
 ]

@@ -45,8 +45,8 @@ def noise_variance(recording: xr.Dataset) -> FloatArray:
 
     Three trials of one condition that follow each other give an estimate that a steady drift over trials does not
     touch: the middle one is compared with the line through its neighbours at its trial id,
-    $e = y_2 - w y_1 - (1 - w) y_3$, and $e^2 / (1 + w^2 + (1 - w)^2)$ has the variance of the noise as its mean. What is
-    curved in learning adds to it, so that the noise is rather too large than too small.
+    $e = y_2 - w y_1 - (1 - w) y_3$, and $e^2 / (1 + w^2 + (1 - w)^2)$ has the variance of the noise as its mean. What
+    is curved in learning adds to it, so that the noise is rather too large than too small.
 
     Args:
         recording: A recording, see `tauflow.neural.recording`.

@@ -5,5 +5,13 @@ from __future__ import annotations
 from tauflow.objectives.filter import FilterLoss
 from tauflow.objectives.fixed_point import FixedPointLoss, fixed_point_readout
 from tauflow.objectives.mean_squared_error import MeanSquaredError, mean_squared_error
+from tauflow.objectives.recording import RecordingError
 
-__all__ = ["FilterLoss", "FixedPointLoss", "MeanSquaredError", "fixed_point_readout", "mean_squared_error"]
+__all__ = [
+    "FilterLoss",
+    "FixedPointLoss",
+    "MeanSquaredError",
+    "RecordingError",
+    "fixed_point_readout",
+    "mean_squared_error",
+]

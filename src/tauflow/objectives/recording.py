@@ -76,7 +76,7 @@ class RecordingError(eqx.Module):
         if loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}; it must be 'mse' or 'poisson'.")
         if not 0 <= trial_dropout < 1:
-            raise ValueError(f"trial_dropout is {trial_dropout!r}; it must be a share of the trials, from 0 to below 1.")
+            raise ValueError(f"trial_dropout is {trial_dropout!r}; it must be a share of the trials in [0, 1).")
         if not 0 <= penalty < np.inf:
             raise ValueError(f"penalty is {penalty!r}; it must be a number >= 0.")
         self.activity, self.conditions = jnp.asarray(activity), jnp.asarray(conditions)

@@ -60,6 +60,9 @@ VARIABLES = {
     "update": (("update",), _INTEGER),
     "snapshot_update": (("snapshot",), _INTEGER),
     "measurement_update": (("measurement",), _INTEGER),
+    "trial_id": (("snapshot",), _INTEGER),  # of a fit, whose path is over the trials of a recording
+    "condition": (("snapshot",), _TEXT),
+    "epoch": (("snapshot",), _TEXT),
     "tau": (("run", "update"), _FLOAT),
     "tau_snapshot": (("run", "snapshot"), _FLOAT),
     "tau_measurement": (("run", "measurement"), _FLOAT),

@@ -1,0 +1,280 @@
+"""Fitting a low-tensor-rank network to a recording: what changed in the connectivity from trial to trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from tauflow.learning import Progress
+from tauflow.networks import LowTensorRankRNN
+from tauflow.networks.trial_factors import predict_factors
+from tauflow.neural.masks import Masks, block_masks
+from tauflow.neural.scores import noise_ceiling, variance_explained
+from tauflow.neural.training import TRAINED, Options, Problem, train
+from tauflow.run import Run, RunError, read_store, run_attributes
+
+PARAMETERS = (*TRAINED, "smoothing")
+
+
+class Fit(Run):
+    """A low-tensor-rank network fitted to a recording: a Run whose path is over the trials of the recording.
+
+    `fit.data` holds the weights of every trial as factors, `W_a`, `W_c` and `W_b` along `snapshot`, whose learning time
+    is the trial's own id, with the labels `trial_id`, `condition` and `epoch`; the parameters of the network as
+    `parameter_<name>`; the course of the fit as `fit_loss (run, fit_update)` and, at `fit_look`, `fit_train` and
+    `fit_test` (losses) and `explained_train` and `explained_test`; and the masks, `train_mask` and `test_mask`.
+    """
+
+    @property
+    def options(self) -> Options:
+        """How it was fitted."""
+        return Options(**self.configuration["fit"])
+
+    @property
+    def masks(self) -> Masks:
+        """What was fitted and what was held out, each (time, trial, neuron)."""
+        return Masks(*(np.asarray(self.data[f"{kind}_mask"].values, bool) for kind in Masks._fields))
+
+    @property
+    def explained(self) -> dict[str, float]:
+        """Variance (for Poisson losses: deviance) explained at the end, of "train" and of "test" entries."""
+        return {kind: float(self.data[f"explained_{kind}"].values[0, -1]) for kind in Masks._fields}
+
+    @property
+    def factors(self) -> xr.Dataset:
+        """Columns and rows (unit, rank) of norm 1, and strengths `trial_factors` (trial, rank) with trials' labels."""
+        data = self.data
+        labels = {name: ("trial", data[name].values) for name in ("trial_id", "condition", "epoch")}
+        return xr.Dataset(
+            {
+                "columns": (("unit", "rank"), data["W_a"].values[0, 0]),
+                "rows": (("unit", "rank"), data["W_b"].values[0, 0]),
+                "trial_factors": (("trial", "rank"), data["W_c"].values[0]),
+            },
+            labels,
+        )
+
+    def network(self, run: int = 0, snapshot: int = -1, like: Any = None) -> Any:
+        """The fitted network, for all trials of the recording; `run.weights("W", snapshot=k)` has those of one trial.
+
+        Args:
+            run: Position of the member; there is one, 0.
+            snapshot: Without effect: the network has the weights of all trials.
+            like: Not for a fit.
+
+        Raises:
+            ValueError: If `like` is given.
+        """
+        if like is not None:
+            raise RunError("A Fit is a LowTensorRankRNN; leave like= out, or take its arrays from fit.data.")
+        arrays = {name: jnp.asarray(self.data[f"parameter_{name}"].values[run]) for name in PARAMETERS}
+        return LowTensorRankRNN(**arrays, **self.static(run))
+
+    def predict(self, trial_ids: ArrayLike | None = None, conditions: Sequence[str] | None = None) -> xr.DataArray:
+        """Activity as the network has it, in the recording's unit and without noise.
+
+        Args:
+            trial_ids: Trials to predict, shape (trial,): those of the recording by default. Others are predicted from
+                strengths that go on smoothly between the fitted ones, as if learning had gone on there too.
+            conditions: Condition of each of these trials, among those of the recording; known for recorded trials.
+
+        Returns:
+            Activity (time, trial, neuron), with labels.
+
+        Raises:
+            ValueError: If a condition is missing or was not recorded.
+        """
+        data, network = self.data, self.network()
+        ids, names = data["trial_id"].values, data["condition"].values
+        if trial_ids is not None:
+            asked = np.asarray(trial_ids)
+            known = dict(zip(ids.tolist(), names.tolist(), strict=True))
+            names = np.array([known.get(int(i), "") for i in asked] if conditions is None else conditions)
+            network, ids = self._at(network, asked), asked
+        kinds = data["conditions"].values.tolist()
+        unknown = sorted(set(names.tolist()) - set(kinds))
+        if unknown or len(names) != len(ids):
+            raise ValueError(
+                f"conditions are {sorted(set(names.tolist()))} for {len(ids)} trials; there must be one for each, of "
+                f"those recorded: {kinds}."
+            )
+        where = jnp.asarray([kinds.index(name) for name in names.tolist()], jnp.int32)
+        outputs = np.asarray(network(where, data.sizes["time"]).outputs, np.float64)
+        activity = data["centre"].values + data["size"].values * outputs
+        labels = {"time": data["time"], "trial_id": ("trial", ids), "condition": ("trial", names)}
+        return xr.DataArray(activity, labels, ("time", "trial", "neuron"), "activity")
+
+    def _at(self, network: LowTensorRankRNN, ids: NDArray[Any]) -> LowTensorRankRNN:
+        """The network with the strengths of other trials."""
+        options, data = self.options, self.data
+        fitted, epochs = data["trial_id"].values, data["epoch"].values
+        recording = xr.Dataset(coords={"epoch": ("trial", epochs)})
+        nearest = np.abs(ids[:, None] - fitted).argmin(axis=1)  # (trial,)
+        A = options.covariance(recording)(ids, fitted, epochs[nearest])
+        strengths = predict_factors(
+            network.c_latent, network.c_offset, network.smoothing, A, sigma=options.sigma
+        )  # (trial, R)
+        at = {int(trial): k for k, trial in enumerate(fitted)}
+        own = np.asarray(network.trial_factors)
+        for row, trial in enumerate(ids.tolist()):
+            if trial in at:
+                strengths[row] = own[at[trial]]
+        arrays = {name: getattr(network, name) for name in PARAMETERS}
+        offset = np.asarray(network.c_offset, np.float64)
+        latent = {"c_latent": strengths - offset, "smoothing": np.eye(len(ids))}
+        arrays |= {name: jnp.asarray(value, network.a.dtype) for name, value in latent.items()}
+        return LowTensorRankRNN(**arrays, **self.static())
+
+    def score(self, recording: xr.Dataset, mask: ArrayLike | None = None) -> float:
+        """Share of a recording's variance that the network explains, around each neuron's mean over fitted entries.
+
+        All neurons count alike, each divided by its standard deviation, as they do in a fit of squared errors.
+
+        Args:
+            recording: The recording that was fitted.
+            mask: Entries to count, shape (time, trial, neuron); those held out by default.
+
+        Raises:
+            ValueError: If the recording has another shape.
+        """
+        masks, size = self.masks, self.data["size"].values
+        where = masks.test if mask is None else mask
+        return variance_explained(recording["activity"].values / size, self.predict().values / size, where,
+                                  train=masks.train)  # fmt: skip
+
+    def ceiling(self, recording: xr.Dataset, mask: ArrayLike | None = None) -> float:
+        """The largest `score` that the noise of single trials allows; arguments as for `score`.
+
+        Returns:
+            See `tauflow.neural.noise_ceiling`; NaN where conditions are not repeated.
+        """
+        masks = self.masks
+        own = recording.assign(activity=recording["activity"] / self.data["size"].values)
+        return noise_ceiling(own, masks.test if mask is None else mask, train=masks.train)
+
+
+def fit_low_tensor_rank(
+    recording: xr.Dataset,
+    *,
+    rank: int,
+    units: int = 200,
+    masks: Masks | None = None,
+    key: jax.Array,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> Fit:
+    r"""Fit one network of low tensor rank to all trials of a recording.
+
+    Adam descends the mean loss over the fitted entries; the fit ends when the loss of the held-out ones stands still.
+
+    Args:
+        recording: Rates, or counts of spikes for `loss="poisson"`, see `tauflow.neural.recording`. Scaling beforehand
+            is not needed: for squared errors every neuron is centred and divided by its standard deviation.
+        rank: Number of components R.
+        units: Number of units n of the network; more than neurons are allowed.
+        masks: What to fit and what to hold out; `block_masks` by default. With nothing to test it takes all steps.
+        key: JAX random key, of the masks, the start and the trials left out.
+        out: Folder for checkpoints and at last `fit.zarr`; None keeps everything in memory.
+        resume: Go on with the fit in `out`, if there is one.
+        progress: Called with a `tauflow.learning.Progress` now and then.
+        **options: Fields of `tauflow.neural.training.Options`.
+
+    Returns:
+        The fit.
+
+    Raises:
+        ValueError: If an argument is out of range, the recording is none, or `out` holds another fit.
+
+    Source: pellegrino2023, supplement A.1. Deviation from print: see `LowTensorRankRNN` and `RecordingError`.
+
+    Example:
+        >>> from tauflow.neural import recording
+        >>> rates = np.random.default_rng(0).normal(size=(12, 24, 5))
+        >>> small = {"time": 4, "trial": 6}
+        >>> masks = block_masks({"time": 12, "trial": 24, "neuron": 5}, small, {"time": 2, "trial": 2},
+        ...                     key=jax.random.key(0))
+        >>> made = recording(rates, kind="rates", time=0.01 * np.arange(12))
+        >>> fit = fit_low_tensor_rank(made, rank=2, units=10, masks=masks, steps=40, key=jax.random.key(1))
+        >>> fit.factors.trial_factors.shape, fit.tau_unit
+        ((24, 2), 'trial')
+    """
+    mask_key, fit_key = jax.random.split(key)
+    masks = block_masks(dict(recording.sizes), key=mask_key) if masks is None else masks  # type: ignore[arg-type]
+    problem, folder = Problem(recording, [masks], Options(**options)), None if out is None else Path(out)
+    training = None if folder is None else folder / "training"
+    if folder is not None and (folder / "fit.zarr").exists() and not resume:
+        raise RunError(f"{folder} already holds fit.zarr; pass resume=True to take it, or another out=.")
+    run = train(problem, rank, units, keys=[fit_key], out=training, resume=resume, progress=progress)
+    fit = _fit_of(run, problem, units, fit_key)
+    if folder is not None and not (folder / "fit.zarr").exists():
+        fit.save(folder / "fit.zarr")
+    return fit
+
+
+def load_fit(path: str | Path) -> Fit:
+    """Load a saved Fit, after checking that the store is whole.
+
+    Raises:
+        RunError: If there is nothing, or it is no Fit.
+    """
+    data = read_store(path)
+    if data.attrs.get("kind") != "fit":
+        raise RunError(f"{path} is no fit; load it with tauflow.load.")
+    return Fit(data)
+
+
+def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
+    """The Fit that training has led to."""
+    recording, data = problem.recording, run.data
+    network = problem.network(int(run.configuration["rank"]), units, key=key)
+    arrays = {name: np.asarray(run.weights(name)) for name in TRAINED} | {"smoothing": np.asarray(network.smoothing)}
+    fitted = LowTensorRankRNN(**{k: jnp.asarray(v) for k, v in arrays.items()}, **run.static())
+    a, c, b = (np.asarray(each, np.float32) for each in fitted.W)
+    trials = len(c)
+    ids = recording["trial_id"].values.astype(np.int64)
+    losses = {kind: data[f"probe_{kind}"].values[:, :, 0].astype(np.float64) for kind in Masks._fields}
+    variables: dict[str, Any] = {
+        "W_a": (("run", "snapshot", "unit", "rank"), np.broadcast_to(a, (1, trials, *a.shape)).copy()),
+        "W_c": (("run", "snapshot", "rank"), c[None]),
+        "W_b": (("run", "snapshot", "unit", "rank"), np.broadcast_to(b, (1, trials, *b.shape)).copy()),
+        "fit_loss": (("run", "fit_update"), data["loss"].values),
+        "centre": ("neuron", problem.centre if problem.options.loss == "mse" else np.zeros_like(problem.centre)),
+        "size": ("neuron", problem.size),
+    }
+    for name, value in arrays.items():
+        dims = tuple(f"{name}_{axis}" for axis in range(value.ndim))
+        variables[f"parameter_{name}"] = (("run", *dims), value[None])
+    for kind in Masks._fields:
+        variables[f"fit_{kind}"] = (("run", "fit_look"), losses[kind])
+        explained = problem.explained(losses[kind][..., None], kind)[..., 0]
+        variables[f"explained_{kind}"] = (("run", "fit_look"), explained)
+        variables[f"{kind}_mask"] = (("time", "trial", "neuron"), getattr(problem.masks[0], kind))
+    coordinates = {
+        "snapshot_update": ("snapshot", np.arange(trials)),
+        "tau_snapshot": (("run", "snapshot"), ids[None].astype(np.float64), {"unit": "trial"}),
+        "trial_id": ("snapshot", ids),
+        "condition": ("snapshot", recording["condition"].values),
+        "epoch": ("snapshot", recording["epoch"].values),
+        "conditions": ("conditions", problem.names),
+        "neuron_id": ("neuron", recording["neuron_id"].values),
+        "time": ("time", recording["time"].values),
+        "fit_look": ("fit_look", data["measurement_update"].values),
+        **{name: ("run", data[name].values) for name in ("status", "stopped_at", "seed")},
+    }
+    about = {name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")}
+    configuration = {**{name: run.configuration[name] for name in ("rank", "units", "fit")}, "recording": about}
+    network_attr = json.loads(data.attrs["network"])
+    attributes = run_attributes(
+        "fit", configuration=configuration, network=network_attr, seed=0, device=data.attrs["device"]
+    )
+    return Fit(xr.Dataset(variables, coordinates, attributes))
