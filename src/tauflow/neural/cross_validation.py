@@ -1,0 +1,146 @@
+"""How many components a recording asks for: held-out losses over ranks, seeds and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from tauflow.learning import Progress
+from tauflow.neural.masks import Masks, block_masks
+from tauflow.neural.training import Options, Problem, stopping, train
+
+
+def cross_validate(
+    recording: xr.Dataset,
+    ranks: Sequence[int],
+    units: int | Sequence[int] = 200,
+    seeds: int = 2,
+    masks: int | Sequence[Masks] = 2,
+    *,
+    key: jax.Array,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Fit networks of several ranks, from several starts and on several masks, on all cores.
+
+    Every network is taken where its own held-out loss came to rest, as `fit_low_tensor_rank` ends.
+
+    Args:
+        recording: The recording.
+        ranks: Numbers of components to try.
+        units: Number of units, or several to try.
+        seeds: Number of starts.
+        masks: Masks, or how many to draw by `block_masks`.
+        key: JAX random key.
+        out: Folder for checkpoints, one for each rank and number of units; None keeps everything in memory.
+        resume: Go on with what is in `out`.
+        progress: Called with a `tauflow.learning.Progress` now and then, anew for each rank.
+        **options: Fields of `tauflow.neural.training.Options`.
+
+    Returns:
+        `test_loss`, `train_loss`, `explained_test` and `explained_train (units, rank, seed, mask)` (see
+        `Fit.explained`) and `updates`, NaN where a fit diverged. Give it to `choose_rank`.
+
+    Raises:
+        ValueError: If an argument is out of range, a mask tests nothing, or the recording is none.
+
+    Source: pellegrino2023, supplement B. Deviation from print: means over entries; the rank is chosen by one standard
+        error, which the paper does not say.
+
+    Example:
+        >>> from tauflow.neural import recording
+        >>> made = recording(np.random.default_rng(0).normal(size=(12, 24, 6)), kind="rates",
+        ...                  time=0.01 * np.arange(12))
+        >>> found = cross_validate(made, [1, 2], 8, 1, 2, steps=20, key=jax.random.key(0))
+        >>> dict(found.test_loss.sizes)
+        {'units': 1, 'rank': 2, 'seed': 1, 'mask': 2}
+    """
+    sizes = [units] if isinstance(units, int) else list(units)
+    tried = list(ranks)
+    for name, values in (("ranks", tried), ("units", sizes), ("seeds", [seeds])):
+        if not values or any(isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 1 for v in values):
+            raise ValueError(f"{name} is {values!r}; it must hold whole numbers from 1, for example {name}=3.")
+    mask_key, fit_key = jax.random.split(key)
+    if isinstance(masks, int):
+        shape: Any = dict(recording.sizes)
+        masks = [block_masks(shape, key=each) for each in jax.random.split(mask_key, masks)]
+    if not masks or not all(each.test.any() for each in masks):
+        raise ValueError("a mask tests nothing; every mask of a cross-validation needs entries in `test`.")
+    problem, keys = Problem(recording, masks, Options(**options)), list(jax.random.split(fit_key, seeds))
+    blocks = []
+    for size in sizes:
+        for rank in tried:
+            home = None if out is None else Path(out) / f"units-{size}-rank-{rank}"
+            run = train(problem, rank, size, keys=keys, out=home, resume=resume, progress=progress)
+            blocks.append(_scores(run.data, problem).expand_dims(units=[size], rank=[rank]))
+    return xr.combine_by_coords(blocks)  # type: ignore[return-value]
+
+
+def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
+    """Losses of every member where its own fit ends, (seed, mask)."""
+    seeds, count = int(data["seed"].values.max()) + 1, len(problem.masks)
+    names = ("train_loss", "test_loss", "explained_train", "explained_test", "updates")
+    found = {name: np.full((seeds, count), np.nan) for name in names}
+    for i, (seed, mask) in enumerate(zip(data["seed"].values, data["mask"].values, strict=True)):
+        if data["status"].values[i] != "done":
+            continue
+        here = (int(seed), int(mask))
+        end = stopping(data["probe_test"].values[i, :, mask], problem.options)
+        for kind in ("train", "test"):
+            losses = data[f"probe_{kind}"].values[i, end]  # (mask,)
+            found[f"{kind}_loss"][here] = losses[mask]
+            found[f"explained_{kind}"][here] = problem.explained(losses, kind)[mask]
+        found["updates"][here] = data["measurement_update"].values[end]
+    axes = {"seed": np.arange(seeds), "mask": np.arange(count)}
+    return xr.Dataset({name: (("seed", "mask"), values) for name, values in found.items()}, axes)
+
+
+def choose_rank(scores: xr.Dataset) -> xr.Dataset:
+    """The smallest rank whose mean held-out loss is within one standard error of the best, for each number of units.
+
+    The standard error is that of the best rank's mean over seeds and masks.
+
+    Args:
+        scores: As `cross_validate` gives them.
+
+    Returns:
+        `chosen (units)`, `mean_test_loss` and `standard_error (units, rank)`; the latter is 0 where there is one fit.
+
+    Raises:
+        ValueError: If no fit has a finite loss.
+
+    Example:
+        >>> losses = np.array([1.0, 0.501, 0.5])[None, :, None, None] + 0.02 * np.array([0, 1, 0.3, 0.8])
+        >>> scores = xr.Dataset({"test_loss": (("units", "rank", "seed", "mask"), losses)},
+        ...                     {"units": [10], "rank": [1, 2, 3]})
+        >>> int(choose_rank(scores).chosen[0])
+        2
+    """
+    losses = scores["test_loss"].transpose("units", "rank", "seed", "mask").values
+    ranks = scores["rank"].values
+    order = np.argsort(ranks)
+    chosen, means, errors = [], np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
+    for u, r in np.ndindex(*losses.shape[:2]):
+        known = losses[u, r][np.isfinite(losses[u, r])]
+        means[u, r] = known.mean() if known.size else np.nan
+        errors[u, r] = known.std(ddof=1) / np.sqrt(known.size) if known.size > 1 else 0.0
+    for mean, error in zip(means, errors, strict=True):
+        if not np.isfinite(mean).any():
+            raise ValueError("no fit has a finite held-out loss; choose a smaller learning_rate.")
+        best = int(np.nanargmin(mean))
+        chosen.append(ranks[next(i for i in order if mean[i] <= mean[best] + error[best])])
+    return xr.Dataset(
+        {
+            "chosen": ("units", np.array(chosen)),
+            "mean_test_loss": (("units", "rank"), means),
+            "standard_error": (("units", "rank"), errors),
+        },
+        {"units": scores["units"].values, "rank": ranks},
+    )
