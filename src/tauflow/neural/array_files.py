@@ -36,7 +36,7 @@ def read_npz_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     """
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 try:
                     arrays[name] = archive[name]

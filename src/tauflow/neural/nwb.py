@@ -138,7 +138,8 @@ def _times(table: Any, name: str) -> NDArray[np.float64]:
     """Event times of a column, NaN where there was no event, shape (trial,)."""
     values = _column(table, name)
     if values.dtype.kind not in "fiu" or values.ndim != 1:
-        raise ValueError(f"The trials column {name!r} holds {values.dtype}; align needs one of times in seconds.")
+        what = f"values such as {values.ravel()[0]!r}"
+        raise ValueError(f"The trials column {name!r} holds {what}; align needs one of times in seconds.")
     return values.astype(np.float64)
 
 
