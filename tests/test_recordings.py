@@ -476,6 +476,18 @@ def test_what_is_no_recording_is_refused(tmp_path, content, sentence):
         load_recording(None)
 
 
+def test_hdf5_that_is_neither_nwb_nor_labelled_is_refused(tmp_path):
+    for name, attributes, sentence in (
+        ("a.nwb", {"nwb_version": "2.7.0"}, "pynwb cannot read the file"),
+        ("a.h5", {}, "rates has dimensions phony_dim_0, phony_dim_1, phony_dim_2; they must be trial, time and neuron"),
+    ):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["rates"] = np.ones((4, 5, 3))
+            file.attrs.update(attributes)
+        with pytest.raises(ValueError, match=sentence):
+            load_recording(tmp_path / name, **CUE if attributes else {})
+
+
 @pytest.mark.parametrize("form", ["nwb", "npz", "netcdf3", "netcdf4"])
 @pytest.mark.parametrize("share", [0.3, 0.8])
 def test_a_file_that_was_cut_off_is_refused(tmp_path, form, share):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,13 @@ def _opened(path: Path) -> Iterator[Any]:
         from pynwb import NWBHDF5IO
     except ImportError:
         raise ValueError("An NWB file is read with pynwb; install it with: pip install 'tauflow[data]'.") from None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Ignoring the following cached namespace")  # files of older versions
-        try:
-            io = NWBHDF5IO(str(path), "r")
-            file = io.read()
-        except Exception as error:
-            raise ValueError(f"pynwb cannot read the file ({error}); check it with nwbinspector.") from error
-    with io:
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Ignoring the following cached namespace")  # of older versions
+            try:
+                file = stack.enter_context(NWBHDF5IO(str(path), "r")).read()
+            except Exception as error:
+                raise ValueError(f"pynwb cannot read the file ({error}); check it with nwbinspector.") from error
         yield file
 
 
