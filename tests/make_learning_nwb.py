@@ -1,8 +1,8 @@
 """A made recording of a known network that learns, tests/data/learning.nwb: `python tests/make_learning_nwb.py`.
 
 60 units with recurrent weights of tensor rank 3, W^(k) = sum_j c_j^(k) a_j b_j', prepare one of four reaches and make
-it. Two of the trial factors turn the state, the third holds it; they change exponentially while a perturbation is on
-and return in washout. 29 of 30 neurons fire as Poisson processes with the rate softplus(M tanh(x) + bias); one never
+it. The first trial factor grows while a perturbation is on and returns in washout, the second drifts, and the third
+grows slowly and stays. 29 of 30 neurons fire as Poisson processes with the rate softplus(M tanh(x) + bias); one never
 fires. Four trials are marked bad (their neurons fire regardless of the network), one has no go cue, and the recording
 ends in the midst of the last.
 """
@@ -28,9 +28,16 @@ def truth():
     in_a = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     b = a @ in_a  # (unit, rank)
     epoch = np.repeat(["baseline", "perturbation", "washout"], TRIALS // 3)
-    learned = 1 - np.exp(-np.arange(TRIALS // 3) / 6)
-    level = np.concatenate([np.zeros(TRIALS // 3), learned, learned[-1] * (1 - learned)])  # (trial,)
-    c = np.stack([2.1 + 0.9 * level, 2.1 - 0.9 * level, 0.5 + 0.9 * level], axis=1)  # (trial, rank)
+    third = np.arange(TRIALS // 3)
+    fast, slow, before = 1 - np.exp(-third / 3), 1 - np.exp(-third / 8), 0.0 * third
+    c = np.stack(  # (trial, rank)
+        [
+            2.1 + 0.9 * np.concatenate([before, fast, fast[-1] - fast]),
+            2.1 - 0.9 * np.linspace(0, 1, TRIALS),
+            0.5 + 0.9 * np.concatenate([before, slow, slow[-1] + before]),
+        ],
+        axis=1,
+    )
     condition = rng.permutation(np.arange(TRIALS) % 4)
     angle = np.deg2rad(90.0 * np.arange(4))
     z0 = np.sqrt(UNITS) * np.stack([np.cos(angle), np.sin(angle), 0.6 * np.cos(2 * angle)], axis=1)  # (condition, rank)

@@ -22,6 +22,11 @@ from tauflow.neural.recording import KINDS, listed, recording
 from tauflow.neural.selection import as_flags, select_rows, tell_dropped
 from tauflow.run import read_store
 
+_ENGINES: dict[str, dict[str, Any]] = {
+    "Zarr": {"engine": "zarr", "consolidated": False},
+    "NetCDF": {"engine": "h5netcdf", "phony_dims": "sort"},  # HDF5 without names of dimensions: opened to say so
+    "NetCDF 3": {"engine": "scipy"},
+}
 _SECONDS = (None, "", "s", "sec", "second", "seconds")
 
 
@@ -36,7 +41,7 @@ def read_npz_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     """
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 try:
                     arrays[name] = archive[name]
@@ -184,11 +189,8 @@ def _opened(path: Path, kind: str) -> xr.Dataset:
             import h5netcdf  # noqa: F401
         except ImportError:
             raise ValueError("A NetCDF 4 file needs h5netcdf; install it with: pip install 'tauflow[data]'.") from None
-    engine: dict[str, Any] = {"engine": {"Zarr": "zarr", "NetCDF": "h5netcdf", "NetCDF 3": "scipy"}[kind]}
-    if kind == "Zarr":
-        engine |= {"consolidated": False}
     try:
-        with xr.open_dataset(path, decode_times=False, **engine) as opened:
+        with xr.open_dataset(path, decode_times=False, **_ENGINES[kind]) as opened:
             return opened.load()
     except Exception as error:
         raise ValueError(f"xarray cannot read the {kind} file ({error}); save it again.") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,13 @@ def _opened(path: Path) -> Iterator[Any]:
         from pynwb import NWBHDF5IO
     except ImportError:
         raise ValueError("An NWB file is read with pynwb; install it with: pip install 'tauflow[data]'.") from None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Ignoring the following cached namespace")  # files of older versions
-        try:
-            io = NWBHDF5IO(str(path), "r")
-            file = io.read()
-        except Exception as error:
-            raise ValueError(f"pynwb cannot read the file ({error}); check it with nwbinspector.") from error
-    with io:
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Ignoring the following cached namespace")  # of older versions
+            try:
+                file = stack.enter_context(NWBHDF5IO(str(path), "r")).read()
+            except Exception as error:
+                raise ValueError(f"pynwb cannot read the file ({error}); check it with nwbinspector.") from error
         yield file
 
 
@@ -138,7 +137,8 @@ def _times(table: Any, name: str) -> NDArray[np.float64]:
     """Event times of a column, NaN where there was no event, shape (trial,)."""
     values = _column(table, name)
     if values.dtype.kind not in "fiu" or values.ndim != 1:
-        raise ValueError(f"The trials column {name!r} holds {values.dtype}; align needs one of times in seconds.")
+        what = f"values such as {values.ravel()[0]!r}"
+        raise ValueError(f"The trials column {name!r} holds {what}; align needs one of times in seconds.")
     return values.astype(np.float64)
 
 

@@ -83,9 +83,9 @@ def recording(
     values = _as_activity(activity, kind)
     _, trials, neurons = values.shape
     seconds, bin_s = _as_time(time)
-    ids = numeric("trial_id", np.arange(trials) if trial_id is None else trial_id, "one whole number for each trial")
-    if (ids != np.round(ids.real)).any():
-        raise ValueError(f"trial_id is {ids.ravel()[ids.ravel() % 1 != 0][0]} for a trial; it must be a whole number.")
+    ids = real_array("trial_id", np.arange(trials) if trial_id is None else trial_id, wanted="a whole number each")
+    if (ids % 1).any():
+        raise ValueError(f"trial_id is {ids[ids % 1 != 0][0]:g} for a trial; it must be a whole number.")
     data = xr.Dataset(
         {"activity": (DIMS, values, {"kind": kind, "unit": unit or _UNITS[kind]})}, attrs={"kind": "recording"}
     )
@@ -110,7 +110,7 @@ def recording(
     if silent:
         warnings.warn(
             f"{source + ': ' if source else ''}{counted(len(silent), 'neuron')} never fire{'s' * (len(silent) == 1)} "
-            f"({listed(silent)}); kept, and select_neurons leaves them out.",
+            f"({listed(silent)}); kept, and select_neurons leaves silent ones out.",
             stacklevel=2,
         )
     return data
