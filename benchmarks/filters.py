@@ -179,7 +179,7 @@ def row(neurons: int, sigma: float, options: argparse.Namespace) -> list[str]:
 def flows() -> list[list[str]]:
     """Seconds for one network of Fig. 1 and one of Fig. 2c, as `tauflow figure` runs them."""
     one, many = fig1.FULL, fig2.FULL
-    sigma = sorted(many.networks, key=lambda each: -each[1])[0][0]  # that of which there are most
+    sigma = max(many.networks, key=lambda each: each[1])[0]  # that of which there are most
     lazy = LazyTraining(many.large, fig2.TARGET, ((sigma, 1),))
     rich = draw_network(one.neurons, one.sigmas[0], key=jax.random.key(0))
     figures = {

@@ -85,7 +85,7 @@ def whole(tmp_path_factory):
     return study(tmp_path_factory.mktemp("whole") / "out")
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_process_killed_many_times_and_resumed_ends_bit_for_bit_the_same(tmp_path, whole, kills):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tauflow.learning", "tauflow.objectives", "tauflow.tasks"])
@@ -111,7 +111,7 @@ def test_a_process_killed_many_times_and_resumed_ends_bit_for_bit_the_same(tmp_p
     process = start()
     process.join()
     assert process.exitcode == 0
-    assert len(set(killed_at)) >= kills // 4 + 1  # they struck in many places
+    assert len(set(killed_at)) >= kills // 4 + 1  # not all in one place
     assert differences(load(out / "run.zarr"), whole) == []
     assert [path.name for path in out.iterdir()] == ["run.zarr"]
 

@@ -224,7 +224,7 @@ SPOILED = {
 }
 OF_MATRICES = {
     f for f in FUNCTIONS if f.__module__.startswith("tauflow.analysis") and {"A", "W"} & set(CASES[f].batched)
-} - {analysis.coupling}
+} - {analysis.coupling}  # whose weights are real
 FINE = {(f, name, "complex") for f in OF_MATRICES for name in ("A", "W")}
 FINE |= {(analysis.functional_rank, "curve", kind) for kind in ("nan", "infinite")}  # as a truncated network may give
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tauflow.learning import Record, flow, flow_ensemble, network_key
+from tauflow.learning import Record, flow, flow_ensemble, gradient_flow, network_key
 from tauflow.networks import ContinuousLinearRNN, RateRNN
 from tauflow.objectives import FixedPointLoss
 from tauflow.run import RunError
@@ -88,6 +88,18 @@ def test_a_flow_tells_its_progress():
     seen = []
     flow(linear(), FixedPointLoss(1.0), duration=1.0, train=("W",), save_at=[0.0, 0.5, 1.0], progress=seen.append)
     assert [news.update for news in seen] == [1, 2, 3] and seen[-1].done == 1 and seen[-1].running == 0
+    assert np.isnan([news.seconds_left for news in seen[:2]]).all() and seen[-1].seconds_left == 0
+    seen.clear()  # only points that carry compilation
+    flow(linear(), FixedPointLoss(1.0), duration=1.0, train=("W",), save_at=[0.0, 1.0], progress=seen.append)
+    assert seen[-1].seconds_left == 0
+
+
+def test_the_step_of_a_flow_compiles_once():
+    network = RateRNN.random(7, 1, 1, gain=0.5, key=jax.random.key(3), phi="identity")  # of a size of its own
+    before = gradient_flow._try._cached._cache_size()
+    for duration in (1.0, 2.0):
+        flow(network, FixedPointLoss(1.0), duration=duration, train=("W",), save_at=[0.0, 0.5, duration])
+    assert gradient_flow._try._cached._cache_size() == before + 1
 
 
 class Cliff(eqx.Module):

@@ -20,7 +20,7 @@ class Progress:
         done: Members that have done all their updates.
         diverged: Members stopped by a non-finite loss or gradient.
         loss: Median training loss of the members that have not diverged; NaN before the first update.
-        updates_per_second: Updates per second, summed over members, since the run started or resumed.
+        updates_per_second: Updates per second, summed over members, since compilation ended; NaN until then.
         seconds_left: Estimated time left, in seconds; NaN until the first update after compilation.
         unit: What is counted: "updates", or the saved "points" of a flow.
     """
@@ -99,7 +99,7 @@ class Reporter:
                 diverged=self._diverged + int((~alive).sum()),
                 loss=float(np.median(last)),
                 updates_per_second=rate,
-                seconds_left=left / rate if rate == rate and rate > 0 else float("nan"),
+                seconds_left=left / rate if rate > 0 else 0.0 if left == 0 else float("nan"),
                 unit=self._unit,
             )
         )

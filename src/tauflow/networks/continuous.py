@@ -308,7 +308,10 @@ def coupling(network: Any) -> NDArray[np.float64]:
         network: A `ContinuousLinearRNN`.
 
     Returns:
-        Scalar; NaN where u or v is 0.
+        Scalar; NaN where u or v is 0. It is `tauflow.analysis.coupling` of $W/\sqrt N$.
+
+    Raises:
+        ValueError: If a weight is no finite number.
 
     Source: bordelon2025, Fig. 1b. Deviation from print: its caption lacks the √N.
 

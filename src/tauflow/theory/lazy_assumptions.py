@@ -89,16 +89,16 @@ def still_kernel(run: Run, i: int, member: FilterMember) -> Found:
     after = _tangent_kernel(member, W, u, v)
     change = float(np.linalg.norm(after - before) / np.linalg.norm(before))
     moved = float(np.linalg.norm(W - member.W0) / np.linalg.norm(member.W0))
-    told = f"The tangent kernel changes by {_share(change)} of itself while W changes by {_share(moved)}"
+    told = f"The tangent kernel changes by {_percent(change)} of itself while W changes by {_percent(moved)}"
     return Found(
         name, change, KERNEL_LIMIT,
-        f"{told}; {KERNEL_LIMIT:g} is allowed, which asks for a small gamma0 and a target inside the learnable range.",
+        f"{told}; {_percent(KERNEL_LIMIT)} is allowed, which asks for a small gamma0 and a learnable target.",
     )  # fmt: skip
 
 
-def _share(x: float) -> str:
-    """A share in two digits, without a power of ten: 0.05, 1.3, 980."""
-    return f"{x:.2g}" if x < 10 else f"{x:.0f}"
+def _percent(share: float) -> str:
+    """A share in percent, in two digits or whole: 0.051 %, 22 %, 93214 %."""
+    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
 
 
 def strengths(member: FilterMember) -> dict[str, float]:
