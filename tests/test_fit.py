@@ -1,0 +1,162 @@
+"""Fits of low-tensor-rank networks: what they recover of a made truth, and that they can be kept and gone on with."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tauflow.neural import block_masks, fit_low_tensor_rank, load_fit, recording
+from tauflow.neural.cross_validation import choose_rank, cross_validate
+from tauflow.neural.training import Options, stands_still, stopping
+from tauflow.run import RunError
+
+_spec = importlib.util.spec_from_file_location("low_rank_truth", Path(__file__).with_name("low_rank_truth.py"))
+low_rank_truth = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(low_rank_truth)
+truth = low_rank_truth.truth
+
+SMALL = {"trials": 48, "neurons": 30, "bins": 30, "rank": 2, "units": 40, "noise": 0.4}
+BLOCKS = ({"time": 6, "trial": 8}, {"time": 2, "trial": 4})
+SETTINGS = {"units": 40, "steps": 500, "learning_rate": 0.02, "tolerance": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def small():
+    made, clean, strengths = truth(2, **SMALL)
+    masks = block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(0))
+    return made, clean, strengths, masks
+
+
+@pytest.fixture(scope="module")
+def fitted(small, tmp_path_factory):
+    made, _, _, masks = small
+    out = tmp_path_factory.mktemp("fit") / "out"
+    return fit_low_tensor_rank(made, rank=2, masks=masks, key=jax.random.key(1), out=out, **SETTINGS), out
+
+
+def explained_by(truth_of, made, masks):
+    """Share of the held-out variance, neurons counting alike, that a prediction explains."""
+    y, train, test = made["activity"].values.astype(float), *masks
+    centre = np.array([y[..., i][train[..., i]].mean() for i in range(y.shape[2])])
+    size = np.array([y[..., i][train[..., i]].std() for i in range(y.shape[2])])
+    off, whole = ((y - truth_of) / size)[test], ((y - centre) / size)[test]
+    return 1 - (off**2).sum() / (whole**2).sum()
+
+
+def test_the_truth_is_recovered_up_to_its_noise(small, fitted):
+    made, clean, _, masks = small
+    fit, _ = fitted
+    best = explained_by(clean, made, masks)
+    assert fit.score(made) == pytest.approx(explained_by(fit.predict().values, made, masks), rel=1e-9)
+    assert fit.score(made) > 0.95 * best and fit.score(made) < best + 0.01
+    assert fit.ceiling(made) == pytest.approx(best, abs=0.03)
+    mean = np.zeros_like(clean)
+    for condition in np.unique(made["condition"]):
+        here = made["condition"].values == condition
+        mean[:, here] = clean[:, here].mean(axis=1, keepdims=True)
+    assert explained_by(mean, made, masks) < 0.9 * best, "learning is visible"
+
+
+def test_strengths_follow_those_of_the_truth(small, fitted):
+    _, _, strengths, _ = small
+    found = fitted[0].factors["trial_factors"].values
+    together = np.abs(np.corrcoef(found.T, strengths.T)[:2, 2:])
+    assert max(together[0, 0] * together[1, 1], together[0, 1] * together[1, 0]) > 0.8
+    mixed = np.abs(np.corrcoef(np.random.default_rng(0).permutation(found).T, strengths.T)[:2, 2:])
+    assert mixed.max() < 0.6
+
+
+def test_one_component_is_not_enough(small, fitted):
+    made, _, _, masks = small
+    poor = fit_low_tensor_rank(made, rank=1, masks=masks, key=jax.random.key(1), **SETTINGS)
+    assert poor.score(made) < 0.95 * fitted[0].score(made)
+
+
+def test_a_fit_is_a_run_over_trials(small, fitted):
+    made, _, _, masks = small
+    fit, _ = fitted
+    assert fit.tau_unit == "trial" and fit.data.attrs["kind"] == "fit"
+    np.testing.assert_array_equal(fit.tau("snapshot").values[0], made["trial_id"])
+    weights = fit.weights("W", snapshot=5)
+    factors = fit.factors
+    np.testing.assert_array_equal(weights.c, factors["trial_factors"][5])
+    np.testing.assert_allclose(np.linalg.norm(factors["columns"], axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(factors["rows"], axis=0), 1, rtol=1e-5)
+    for mine, theirs in zip(fit.masks, masks, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert fit.explained["test"] == pytest.approx(fit.score(made), abs=1e-4)
+    with pytest.raises(RunError, match="leave like= out"):
+        fit.network(like=fit.network())
+
+
+def test_a_fit_is_kept_and_gone_on_with(small, fitted):
+    made, _, _, masks = small
+    fit, out = fitted
+    again = load_fit(out / "fit.zarr")
+    np.testing.assert_array_equal(again.predict(), fit.predict())
+    settings = {"rank": 2, "masks": masks, "key": jax.random.key(1), "out": out, **SETTINGS}
+    with pytest.raises(RunError, match=r"already holds fit\.zarr"):
+        fit_low_tensor_rank(made, **settings)
+    np.testing.assert_array_equal(fit_low_tensor_rank(made, resume=True, **settings).predict(), fit.predict())
+    with pytest.raises(RunError, match="is no fit"):
+        load_fit(out / "training" / "run.zarr")
+
+
+def test_trials_that_were_not_recorded_are_predicted(small):
+    made, clean, _, _ = small
+    missing = np.arange(21, 25)
+    seen = made.isel(trial=np.setdiff1d(np.arange(48), missing))
+    masks = block_masks(dict(seen.sizes), *BLOCKS, key=jax.random.key(0))
+    fit = fit_low_tensor_rank(seen, rank=2, masks=masks, key=jax.random.key(1), **SETTINGS)
+    predicted = fit.predict(missing, made["condition"].values[missing]).values
+    wrong = fit.predict(missing + 20, made["condition"].values[missing]).values
+    size = (clean[:, missing] - clean.mean(axis=(0, 1))).std()
+    off = [np.sqrt(((each - clean[:, missing]) ** 2).mean()) / size for each in (predicted, wrong)]
+    assert off[0] < 0.25 and off[1] > 1.5 * off[0]
+    np.testing.assert_allclose(fit.predict([3, 30]).values, fit.predict().values[:, [3, 26]], rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="there must be one for each, of those recorded"):
+        fit.predict([22])
+
+
+def test_counts_of_spikes_are_fitted_by_their_likelihood(small):
+    _, clean, _, _ = small
+    rates = np.exp(0.5 * clean)
+    counts = np.random.default_rng(3).poisson(rates)
+    names = [f"c{i % 4}" for i in range(48)]
+    made = recording(counts, kind="spikes", time=0.01 * np.arange(30), condition=names)
+    masks = block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(0))
+    fit = fit_low_tensor_rank(made, rank=2, loss="poisson", masks=masks, key=jax.random.key(1), **SETTINGS)
+    predicted = fit.predict().values
+    assert (predicted > 0).all()
+    assert np.corrcoef(predicted[masks.test], rates[masks.test])[0, 1] > 0.85
+    null = -(counts * np.log(counts.mean((0, 1))) - counts.mean((0, 1)))[masks.test].mean()
+    assert fit.data["fit_test"].values[0, -1] < null
+    with pytest.raises(ValueError, match="the recording holds rates"):
+        fit_low_tensor_rank(small[0], rank=2, loss="poisson", key=jax.random.key(1))
+
+
+def test_a_fit_ends_when_its_held_out_loss_stands_still():
+    options = Options(every=10, window=100)
+    losses = np.r_[np.linspace(1, 0.2, 30), np.full(30, 0.2)]
+    ends = [stands_still(losses[:k], options) for k in range(1, 61)]
+    assert not any(ends[:30]) and stopping(losses, options) == ends.index(True) <= 41
+    assert stopping(np.linspace(1, 0, 50), options) == 49
+    with pytest.raises(ValueError, match="steps is 0; it must be a whole number > 0"):
+        Options(steps=0)
+    with pytest.raises(ValueError, match="loss"):
+        Options(loss="mae")
+
+
+def test_cross_validation_finds_the_rank(small):
+    made, _, _, masks = small
+    settings = {name: value for name, value in SETTINGS.items() if name != "units"}
+    scores = cross_validate(made, [1, 2], 40, 1, [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))],
+                            key=jax.random.key(2), **settings)  # fmt: skip
+    assert dict(scores["test_loss"].sizes) == {"units": 1, "rank": 2, "seed": 1, "mask": 2}
+    assert choose_rank(scores)["chosen"].values.tolist() == [2]
+    losses = scores["test_loss"].values[0, :, 0]
+    assert (losses[0] > 1.1 * losses[1]).all()
+    flat = scores.assign(test_loss=scores["test_loss"] * 0 + 1)
+    assert choose_rank(flat)["chosen"].values.tolist() == [1]
