@@ -165,36 +165,31 @@ def test_jit_and_vmap_change_nothing():
 
 
 def test_one_euler_step_per_bin_differs_at_first_order_from_the_equation():
-    """Five components, 1.5 s in bins of 10 ms with a time constant of 100 ms, and finer ones, against Tsit5."""
+    """Five components over 15 time constants, in bins of 0.1 of one and others, against an adaptive solver."""
     import diffrax
 
-    network = LowTensorRankRNN.random(
-        200, 1, rank=5, conditions=4, trial_ids=range(8), key=jax.random.key(0), dtype="float64"
+    start = LowTensorRankRNN.random(
+        200, 1, rank=5, conditions=4, trial_ids=range(4), key=jax.random.key(0), dtype="float64"
     )
-    network = eqx.tree_at(lambda net: net.c_offset, network, 2.0 * network.c_offset)  # strong enough to stay active
-    a, c, b, start = network.columns, network.trial_factors, network.rows, network.z0[np.arange(8) % 4]
-    duration = 15.0
+    network = eqx.tree_at(lambda net: net.c_offset, start, 2.0 * start.c_offset)  # activity that lasts
+    a, c, b = network.columns, network.trial_factors, network.rows
 
     def flow(t, z, _):
         return -z + c * (jnp.tanh(z @ a.T) @ b)
 
-    times = jnp.arange(1, 16, dtype="float64")
     exact = diffrax.diffeqsolve(
-        diffrax.ODETerm(flow), diffrax.Tsit5(), 0.0, duration, 0.01, start, saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.PIDController(rtol=1e-10, atol=1e-12),
+        diffrax.ODETerm(flow), diffrax.Tsit5(), 0.0, 15.0, 0.01, network.z0,
+        saveat=diffrax.SaveAt(ts=jnp.arange(1.0, 16.0)), stepsize_controller=diffrax.PIDController(1e-9, 1e-11),
     ).ys  # fmt: skip
-    steps = np.array([0.2, 0.1, 0.05, 0.025])
-    errors = []
-    for alpha in steps:
-        one = eqx.tree_at(lambda net: net.c_offset, network, network.c_offset)
-        one = LowTensorRankRNN(**{**vars(one), "alpha": float(alpha)})
-        z, _ = one.simulate(np.arange(8) % 4, round(duration / alpha))
+    steps, errors = np.array([0.2, 0.1, 0.05, 0.025]), []
+    for alpha in steps.tolist():
+        z, _ = LowTensorRankRNN(**{**vars(network), "alpha": alpha}).simulate(np.arange(4), round(15 / alpha))
         found = z[round(1 / alpha) - 1 :: round(1 / alpha)]
         errors.append(float(jnp.sqrt(((found - exact) ** 2).sum() / (exact**2).sum())))
-    slope = np.diff(np.log(errors)) / np.diff(np.log(steps))
-    print(dict(zip(steps.tolist(), errors, strict=True)), slope)
-    assert abs(slope[-1] - 1) < abs(slope[0] - 1) + 0.01 and slope[-1] == pytest.approx(1, abs=0.05)
-    assert 0.005 < errors[1] < 0.05
+    slopes = np.diff(np.log(errors)) / np.diff(np.log(steps))
+    # Measured: 3.1, 1.6, 0.81, 0.41 % of the norm of the latents.
+    assert (np.diff(np.abs(slopes - 1)) < 0).all() and slopes[-1] == pytest.approx(1, abs=0.03)
+    assert 0.01 < errors[1] < 0.02
 
 
 # Strengths over trials ------------------------------------------------------------------------------------------
@@ -208,7 +203,7 @@ def test_covariance_is_a_mixture_of_gaussian_ones_over_true_trial_numbers():
     draws = scale**2 * np.exp(-precision[:, None, None] * (ids[:, None] - ids[None]) ** 2 / 2)
     error = draws.std(axis=0) / np.sqrt(len(draws))
     A = rational_quadratic(ids, length=length, scale=scale, shape=shape)
-    assert (abs(A - draws.mean(axis=0)) <= 4 * error + 1e-12).all()
+    assert (abs(A - draws.mean(axis=0)) <= 4 * error + 1e-9).all()
     as_printed = scale**2 * (1 + (ids[:, None] - ids[None]) ** 2 / (2 * length)) ** -1
     assert abs(as_printed - draws.mean(axis=0))[0, 2] > 20 * error[0, 2]
     assert_close(rational_quadratic(ids, [3], length=length, scale=scale, shape=shape)[:, 0], A[:, 1], 1e-15)

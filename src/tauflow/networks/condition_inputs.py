@@ -62,7 +62,7 @@ def ode_inputs(v0: jax.Array, layers: jax.Array, D: jax.Array, *, steps: int, al
     Example:
         >>> still = jnp.zeros((3, 2, 3))  # v decays, since the DNN gives nothing
         >>> ode_inputs(jnp.ones((1, 2)), still, jnp.ones((1, 2)), steps=2, alpha=1.0)[:, 0, 0].round(3).tolist()
-        [0.609..., 0.339...]
+        [0.609, 0.34]
     """
     D = D / jnp.linalg.norm(D, axis=1, keepdims=True)  # (m, h)
     weights, biases = layers[..., :-1], layers[..., -1]  # (layer, h, h), (layer, h)
