@@ -82,27 +82,38 @@ def _factors(network, trial):
     return network.columns, network.trial_factors[trial], network.rows
 
 
+def square(y, target):
+    return ((y - target) ** 2).sum(), {"largest": y.max()}
+
+
+def squared_error(network, target):
+    return ((network(CONDITIONS, len(target)).outputs - target) ** 2).sum()
+
+
 @both_modes
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradient_of_a_total_is_that_of_outputs_and_reaches_all_that_learns(kind):
-    network = learned(make(decoder="orthonormal", output="softplus", **KINDS[kind]))
+def test_total_and_its_gradient_are_those_of_all_outputs_at_once():
+    network = learned(make(decoder="orthonormal", output="softplus", **KINDS["free inputs"]))
     target = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 5)), BEST)
 
-    def square(y, target):
-        return ((y - target) ** 2).sum(), {"largest": y.max()}
+    def total(network):
+        return network.total(square, CONDITIONS, target)
 
-    value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(lambda net: net.total(square, CONDITIONS, target)[0]))(
-        network
-    )
-    want, wanted = eqx.filter_jit(
-        eqx.filter_value_and_grad(lambda net: ((net(CONDITIONS, 6).outputs - target) ** 2).sum())
-    )(network)
+    (value, aside), gradient = eqx.filter_jit(eqx.filter_value_and_grad(total, has_aux=True))(network)
+    want, wanted = eqx.filter_jit(eqx.filter_value_and_grad(squared_error))(network, target)
     assert_close(value, want)
-    for (path, got), other in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(wanted), strict=True):
+    assert_close(aside["largest"], np.asarray(network(CONDITIONS, 6).outputs.max(axis=(1, 2)).sum()))
+    for got, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
         assert_close(got, np.asarray(other), 20 * TOLERANCE)
-        assert (np.abs(got).max() > 0) == ("smoothing" not in jax.tree_util.keystr(path)), path
-    aside = network.total(square, CONDITIONS, target)[1]["largest"]
-    assert_close(aside, np.asarray(network(CONDITIONS, 6).outputs.max(axis=(1, 2)).sum()))
+
+
+@both_modes
+@pytest.mark.parametrize("kind", ["no inputs", "inputs of an equation"])
+def test_gradient_reaches_all_that_learns(kind):
+    network, target = learned(make(**KINDS[kind])), jnp.ones((6, 4, 5), BEST)
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda net: net.total(square, CONDITIONS, target)[0]))(network)
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        assert np.isfinite(leaf).all()
+        assert (np.abs(leaf).max() > 0) == ("smoothing" not in jax.tree_util.keystr(path)), path
 
 
 @both_modes
