@@ -31,8 +31,10 @@ class Recorder:
     def __init__(self, initial: Sequence[Any], fields: Sequence[str], probes: Mapping[str, Callable[[Any], Any]]):
         self._W0 = [recurrent(network) if _has_dense_W(network) else None for network in initial]
         self._matrix = matrix_name(initial[0])
-        present = [name for name in dict.fromkeys(fields) if hasattr(initial[0], name)]
-        self._fields = [name for name in present if not isinstance(getattr(initial[0], name), LowRank)]
+        absent = (type(None), LowRank)  # weights kept as factors are recorded under the names of their own
+        self._fields = [
+            name for name in dict.fromkeys(fields) if not isinstance(getattr(initial[0], name, None), absent)
+        ]
         self._probes = dict(probes)
         self._probe_shapes: dict[str, tuple[int, ...]] = {}
         self._blocks: list[xr.Dataset] = []

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from tauflow.latent import simulate_latent, sum_latent
 from tauflow.low_rank import LowRank
 from tauflow.networks.checks import as_plain, check_size, is_number
+from tauflow.networks.condition_inputs import drive, ode_inputs, random_inputs
 from tauflow.networks.response import Response
 from tauflow.networks.trial_factors import rational_quadratic, smoothing_matrix
 from tauflow.precision import usable
@@ -29,13 +30,13 @@ OUTPUTS = ("identity", "tanh", "softplus")
 class LowTensorRankRNN(eqx.Module):
     r"""Rate network with $W^{(k)} = \sum_j c_j^{(k)} a_j b_j^\top$ in trial k, $|a_j| = |b_j| = 1$, and a decoder.
 
-    $$x_t = (1-\alpha)\,x_{t-1} + \alpha\,W^{(k)}\varphi(x_{t-1}), \qquad
+    $$x_t = (1-\alpha)\,x_{t-1} + \alpha\,(W^{(k)}\varphi(x_{t-1}) + W_{in}u_t), \qquad
       y_t = g(M\varphi(x_t) + \beta), \qquad c_j = S\,\bar c_j + o_j ,$$
 
-    one Euler step per bin of the recording. Initial states, one per condition, lie in the span of the $a_j$, hence so
-    do all states, and the state is carried as its few coordinates (`tauflow.latent`): exactly, and without a matrix of
-    n × n per trial. What comes in is the condition of each trial of a recording, and not an input over time as other
-    networks have it; the network belongs to the trials of that recording.
+    one Euler step per bin of the recording. Initial states, one per condition, lie in the span of the $a_j$, hence all
+    states in that of the $a_j$ and of the columns of $W_{in}$, and a state is carried as its few coordinates
+    (`tauflow.latent`): exactly, and without a matrix of n × n per trial. What comes in is the condition of each trial
+    of a recording, and not an input over time as other networks have it; the network belongs to those trials.
 
     Attributes:
         a: Columns before they are brought to norm 1, shape (n, R).
@@ -47,10 +48,16 @@ class LowTensorRankRNN(eqx.Module):
         W_out: M, shape (neuron, n); orthonormal rows (columns where neuron > n) are made of it on the way if
             `decoder="orthonormal"`.
         bias: $\beta$, shape (neuron,), in units of the output before g.
+        W_in: Columns that carry inputs, shape (n, m), or None for no inputs.
+        u: Free inputs, shape (bin, condition, m); bins from the first on, and no input after them.
+        v0: Start of the neural differential equation that makes the inputs, shape (condition, h).
+        layers: Its weights, with biases in the last column, shape (layer, h, h + 1).
+        D: Its readout, shape (m, h).
         phi: Nonlinearity $\varphi$, a name that `tauflow.simulate` knows.
         alpha: Bin divided by the time constant of a unit, in (0, 1].
         decoder: "linear" or "orthonormal".
         output: g, "identity", "tanh" or "softplus" (rates of Poisson spike counts, per bin).
+        input_steps: Number of bins with inputs from the neural differential equation.
 
     Source: pellegrino2023, supplement A.1. Deviation from print: a learned offset o, and an initial state learned for
     each condition, both as in the authors' code.
@@ -71,10 +78,16 @@ class LowTensorRankRNN(eqx.Module):
     z0: jax.Array
     W_out: jax.Array
     bias: jax.Array
+    W_in: jax.Array | None = None
+    u: jax.Array | None = None
+    v0: jax.Array | None = None
+    layers: jax.Array | None = None
+    D: jax.Array | None = None
     phi: str = eqx.field(static=True, default="tanh")
     alpha: float = eqx.field(static=True, default=0.1, converter=as_plain)
     decoder: str = eqx.field(static=True, default="linear")
     output: str = eqx.field(static=True, default="identity")
+    input_steps: int = eqx.field(static=True, default=0, converter=as_plain)
 
     def __check_init__(self) -> None:
         if not isinstance(self.phi, str):
@@ -85,7 +98,13 @@ class LowTensorRankRNN(eqx.Module):
         for name, value, known in (("decoder", self.decoder, DECODERS), ("output", self.output, OUTPUTS)):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}.")
-        _check_shapes({name: np.shape(getattr(self, name)) for name in _SHAPES})
+        given = {name for name in ("W_in", "u", "v0", "layers", "D") if getattr(self, name) is not None}
+        if given not in (set(), {"W_in", "u"}, {"W_in", "v0", "layers", "D"}):
+            raise ValueError(
+                f"of the inputs there are {', '.join(sorted(given))}; there must be none, or W_in and u, or W_in, v0, "
+                "layers and D."
+            )
+        _check_shapes({name: np.shape(getattr(self, name)) for name in _SHAPES if getattr(self, name) is not None})
 
     @classmethod
     def random(
@@ -104,6 +123,9 @@ class LowTensorRankRNN(eqx.Module):
         alpha: float = 0.1,
         decoder: str = "linear",
         output: str = "identity",
+        inputs: str = "none",
+        input_steps: int = 0,
+        channels: int | None = None,
         dtype: str = "float32",
     ) -> LowTensorRankRNN:
         r"""Draw a network as its authors start a fit.
@@ -126,6 +148,9 @@ class LowTensorRankRNN(eqx.Module):
             alpha: Bin divided by the time constant.
             decoder: "linear" or "orthonormal".
             output: Nonlinearity of the output.
+            inputs: "none", "free" or "ode": see `tauflow.networks.condition_inputs`.
+            input_steps: Number of bins with inputs: `steps_until(time)` for those up to 100 ms after the go cue.
+            channels: Number of inputs m; the rank by default.
             dtype: "float32" or "float64"; the latter needs `tauflow.precision.float64()` around the call.
 
         Raises:
@@ -137,7 +162,9 @@ class LowTensorRankRNN(eqx.Module):
         for name, size in (("units", units), ("neurons", neurons), ("rank", rank), ("conditions", conditions)):
             check_size(name, size, least=rank if name == "units" else 1)
         dtype = usable(dtype, "draw")
-        k_a, k_c, k_z, k_out = jax.random.split(key, 4)
+        k_a, k_c, k_z, k_out, k_in = jax.random.split(key, 5)
+        channels = rank if channels is None else channels
+        sizes = {"units": units, "channels": channels, "rank": rank, "conditions": conditions, "steps": input_steps}
         S = smoothing_matrix((covariance or rational_quadratic)(trial_ids), sigma, form)  # (trial, trial)
         a = _normalised(jax.random.normal(k_a, (units, rank), dtype))
         W_out = jax.random.normal(k_out, (neurons, units), dtype) / math.sqrt(units)
@@ -151,10 +178,12 @@ class LowTensorRankRNN(eqx.Module):
             z0=start,
             W_out=orthonormal(W_out) if decoder == "orthonormal" else W_out,
             bias=jnp.zeros(neurons, dtype),
+            **random_inputs(inputs, **sizes, key=k_in, dtype=dtype),
             phi=phi,
             alpha=alpha,
             decoder=decoder,
             output=output,
+            input_steps=input_steps,
         )
 
     @property
@@ -187,8 +216,14 @@ class LowTensorRankRNN(eqx.Module):
         """M as it is used, shape (neuron, n): with orthonormal rows (or columns) if `decoder` says so."""
         return orthonormal(self.W_out) if self.decoder == "orthonormal" else self.W_out
 
+    def inputs(self) -> jax.Array | None:
+        """Inputs u of each condition in the bins that have them, shape (bin, condition, m), or None for no inputs."""
+        if self.v0 is None or self.layers is None or self.D is None:
+            return self.u
+        return ode_inputs(self.v0, self.layers, self.D, steps=self.input_steps, alpha=self.alpha)
+
     def simulate(self, conditions: ArrayLike, steps: int) -> tuple[jax.Array, jax.Array]:
-        """Coordinates of the states (time, trial, R) and rates φ(x) (time, trial, n), after each step.
+        """Coordinates of the states (time, trial, R + m) and rates φ(x) (time, trial, n), after each step.
 
         Args:
             conditions: Index of the condition of each trial of the recording, shape (trial,).
@@ -197,8 +232,8 @@ class LowTensorRankRNN(eqx.Module):
         Raises:
             ValueError: If there is not one condition per trial, or one is no index of a condition.
         """
-        a, c, b, z0 = self._recurrence(conditions)
-        return simulate_latent(a, c, b, z0, steps=steps, phi=self.phi, alpha=self.alpha)
+        a, c, b, z0, driven = self._recurrence(conditions, steps)
+        return simulate_latent(a, c, b, z0, driven, steps=steps, phi=self.phi, alpha=self.alpha)
 
     def total(
         self, measure: Callable[[jax.Array, Any], tuple[jax.Array, Any]], conditions: ArrayLike, data: Any
@@ -223,20 +258,30 @@ class LowTensorRankRNN(eqx.Module):
             >>> one.total(square, [0, 0], np.zeros((5, 2, 2), "float32"))[0].shape
             ()
         """
-        a, c, b, z0 = self._recurrence(conditions)
+        a, c, b, z0, driven = self._recurrence(conditions, len(jax.tree.leaves(data)[0]))
         measured = _Measured(measure, self.output)
         given = (self.readout, self.bias)
-        return sum_latent(measured, given, data, a, c, b, z0, phi=self.phi, alpha=self.alpha)
+        return sum_latent(measured, given, data, a, c, b, z0, driven, phi=self.phi, alpha=self.alpha)
 
     def __call__(self, conditions: ArrayLike, steps: int) -> Response:
         """States x (time, trial, n) and outputs (time, trial, neuron) after each step; arguments as for `simulate`."""
         latents, rates = self.simulate(conditions, steps)
-        return Response(latents @ self.columns.T, _decoded(self.output, self.readout, self.bias, rates))
+        return Response(latents @ self._span.T, _decoded(self.output, self.readout, self.bias, rates))
 
-    def _recurrence(self, conditions: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Columns, strengths, rows and the coordinates of the initial state of each trial."""
+    def _recurrence(self, conditions: ArrayLike, steps: int) -> tuple[Any, ...]:
+        """Columns, strengths, rows, coordinates of the initial state of each trial, and drive (or None)."""
         where = _indices(conditions, len(self.c_latent), len(self.z0))
-        return self.columns, self.trial_factors, self.rows, self.z0[where]
+        a, z0, u = self._span, self.z0[where], self.inputs()
+        if u is None:
+            return a, self.trial_factors, self.rows, z0, None
+        channels, rank = u.shape[-1], z0.shape[-1]
+        z0 = jnp.pad(z0, ((0, 0), (0, channels)))  # (trial, R + m)
+        return a, self.trial_factors, self.rows, z0, drive(u, where, steps=steps, rank=rank)
+
+    @property
+    def _span(self) -> jax.Array:
+        """Columns of the weights and those of the inputs, (n, R + m): all states are in their span."""
+        return self.columns if self.W_in is None else jnp.concatenate([self.columns, self.W_in], axis=1)
 
 
 # Axes of the arrays, by the size that each must share with the others.
@@ -249,6 +294,11 @@ _SHAPES = {
     "z0": ("condition", "R"),
     "W_out": ("neuron", "n"),
     "bias": ("neuron",),
+    "W_in": ("n", "m"),
+    "u": ("bin", "condition", "m"),
+    "v0": ("condition", "h"),
+    "layers": ("layer", "h", "h + 1"),
+    "D": ("m", "h"),
 }
 
 
