@@ -14,7 +14,7 @@ def truth(seed, *, trials=100, neurons=100, bins=60, rank=3, conditions=4, noise
     rng = np.random.default_rng(seed)
     k = np.arange(trials) / trials
     rises = [1 / (1 + np.exp(-12 * (k - 0.4))), np.exp(-3 * k), 0.5 + 0.5 * np.sin(2 * np.pi * k), k]
-    strengths = np.stack([gain * (0.6 + 0.9 * rises[j % 4]) for j in range(rank)], axis=1)
+    strengths = np.stack([gain * (0.2 + 1.6 * rises[j % 4]) for j in range(rank)], axis=1)
     a = rng.standard_normal((units, rank))
     turn = 0.7 * rng.standard_normal((rank, rank))  # overlaps of rows and columns: the network turns and grows
     b = a @ (np.eye(rank) + turn - turn.T) + 0.3 * rng.standard_normal((units, rank))
