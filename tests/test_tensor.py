@@ -40,7 +40,7 @@ def test_a_known_tensor_is_recovered_up_to_order_and_signs(rank):
     truth = [factor / np.linalg.norm(factor, axis=0) for factor in factors_of(rank)]
     weights = np.arange(1.0, rank + 1)
     X = tensor_of(truth, weights)
-    found = parafac(X, rank, key=0)
+    found = parafac(X, rank, key=0, tolerance=1e-10)
     assert found.settled and found.explained == pytest.approx(1, abs=1e-9)
     np.testing.assert_allclose(found.tensor(), X, atol=1e-4 * np.abs(X).max())
     match = match_factors(found.factors, truth)

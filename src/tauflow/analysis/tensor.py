@@ -24,6 +24,7 @@ from tauflow.analysis.arguments import FloatArray, generator, matrix, real_array
 from tauflow.analysis.spectra import variance_explained
 
 _LEFT_OUT = 1e-12  # share of the squared norm outside the bases, of each axis; rounding in float32 weights is below it
+_COARSE = 1e-5  # likewise, while several starts are compared
 _RIDGE = 1e-12  # keeps the least squares solvable where the rank asked for exceeds the tensor's
 
 
@@ -69,7 +70,7 @@ def parafac(
     key: jax.Array | int,
     repeats: int = 4,
     iterations: int = 1000,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-6,
 ) -> Parafac:
     r"""Decompose a tensor into `rank` components, $X \approx \sum_r \lambda_r\, a_r \otimes b_r \otimes c_r$.
 
@@ -107,7 +108,7 @@ def explained_by_rank(
     key: jax.Array | int,
     repeats: int = 4,
     iterations: int = 1000,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-6,
 ) -> FloatArray:
     """Share of a tensor's squared norm that the best PARAFAC found explains, for several ranks.
 
@@ -267,31 +268,39 @@ def _best_of(
     iterations: int,
     tolerance: float,
 ) -> Parafac:
-    """The best of several starts on the core of norm 1, brought back to the tensor's own axes."""
+    """The best of several starts on the leading part of the core, finished on all of it, in the tensor's own axes."""
     from tensorly.decomposition import parafac as least_squares  # takes a second to import
 
     rank, repeats = whole_number("rank", rank, 1), whole_number("repeats", repeats, 1)
     iterations = whole_number("iterations", iterations, 1)
-    limit = real_array("tolerance", tolerance, wanted="a number > 0, for example tolerance=1e-9")
+    limit = real_array("tolerance", tolerance, wanted="a number > 0, for example tolerance=1e-6")
     if limit.ndim or limit <= 0:
-        raise ValueError(f"tolerance is {tolerance!r}; it must be a number > 0, for example tolerance=1e-9.")
-    random, best = generator(key), None
-    for repeat in range(repeats):
-        start = [random.standard_normal((size, rank)) for size in core.shape]
-        if repeat == 0:  # the core's axes are ordered: its leading singular vectors are the first unit vectors
-            start = [
-                np.where(np.arange(rank) < size, np.eye(size, rank), one)
-                for size, one in zip(core.shape, start, strict=True)
-            ]
+        raise ValueError(f"tolerance is {tolerance!r}; it must be a number > 0, for example tolerance=1e-6.")
+    random = generator(key)
+    coarse = core[tuple(slice(_needed((_unfolded(core, axis) ** 2).sum(axis=1), _COARSE)) for axis in range(3))]
+
+    def descend(X: FloatArray, factors: list[FloatArray]) -> tuple[float, list[FloatArray], bool]:
         (_, factors), errors = least_squares(
-            core, rank, n_iter_max=iterations, init=(None, start), tol=float(limit), l2_reg=_RIDGE, return_errors=True
+            X, rank, n_iter_max=iterations, init=(None, factors), tol=float(limit), l2_reg=_RIDGE, return_errors=True
         )
-        error = float(((core - np.einsum("ir,jr,kr->ijk", *factors, optimize=True)) ** 2).sum())
-        if best is None or error < best[0]:
-            best = error, factors, len(errors) < iterations
-    assert best is not None
-    error, factors, settled = best
+        left = X - np.einsum("ir,jr,kr->ijk", *factors, optimize=True)
+        return float((left**2).sum()), factors, len(errors) < iterations
+
+    tried = [descend(coarse, _start(coarse.shape, rank, random, leading=repeat == 0)) for repeat in range(repeats)]
+    _, factors, _ = min(tried, key=lambda one: one[0])
+    factors = [
+        np.pad(factor, ((0, size - len(factor)), (0, 0))) for factor, size in zip(factors, core.shape, strict=True)
+    ]
+    error, factors, settled = descend(core, factors)
     return _in_order([basis @ factor for basis, factor in zip(bases, factors, strict=True)], norm, 1 - error, settled)
+
+
+def _start(shape: tuple[int, ...], rank: int, random: np.random.Generator, *, leading: bool) -> list[FloatArray]:
+    """Factors to begin with: random ones, or the leading singular vectors, which in the core are the unit vectors."""
+    factors = [random.standard_normal((size, rank)) for size in shape]
+    if leading:
+        factors = [np.where(np.arange(rank) < len(one), np.eye(len(one), rank), one) for one in factors]
+    return factors
 
 
 def _in_order(factors: list[FloatArray], norm: float, explained: float, settled: bool) -> Parafac:
@@ -322,9 +331,8 @@ def _compressed(X: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
     core, bases = X, []
     for axis in range(3):
         powers, vectors = _powers(_unfolded(core, axis))
-        kept = int((np.cumsum(powers[::-1]) > _LEFT_OUT * powers.sum()).sum())
-        basis = vectors[:, :kept]  # (size, kept)
-        core = np.moveaxis(np.tensordot(basis.T, core, axes=(1, axis)), 0, axis)
+        basis = vectors[:, : _needed(powers, _LEFT_OUT)]  # (size, kept)
+        core = np.asarray(np.moveaxis(np.tensordot(basis.T, core, axes=(1, axis)), 0, axis))
         bases.append(basis)
     return core, bases
 
@@ -338,8 +346,13 @@ def _powers(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     return powers[::-1], vectors[:, ::-1]
 
 
+def _needed(powers: FloatArray, left_out: float) -> int:
+    """How many of these falling numbers are needed for all of their sum but the share left out."""
+    return int((np.cumsum(powers[::-1]) > left_out * powers.sum()).sum())
+
+
 def _unfolded(X: FloatArray, axis: int) -> FloatArray:
-    return np.moveaxis(X, axis, 0).reshape(X.shape[axis], -1)
+    return np.asarray(np.moveaxis(X, axis, 0).reshape(X.shape[axis], -1), dtype=np.float64)
 
 
 def _factors(name: str, factors: Sequence[ArrayLike]) -> list[FloatArray]:

@@ -67,7 +67,7 @@ def motor_learning(
     pretraining: int = 500,
     batch: int = 32,
     pretraining_rate: float = 3e-3,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.02,
     train: Sequence[str] = ("W",),
 ) -> MotorLearning:
     """Teach a network to reach, perturb it while it goes on learning, end the perturbation, and record all trials.
@@ -149,7 +149,8 @@ def _last(run: Run) -> RateRNN:
 
 def _one_after_the_other(runs: Sequence[Run]) -> Run:
     """Runs of which each begins where the one before ended, as one."""
-    parts, updates, tau = [], 0, 0.0
+    parts: list[xr.Dataset] = []
+    updates, tau = 0, 0.0
     for run in runs:
         data = run.data if not parts else run.data.isel(snapshot=slice(1, None))
         shifted = {name: data[name] + updates for name in ("update", "snapshot_update")}

@@ -89,7 +89,7 @@ class Reaching(Task):
     damping: float = setting(1.0)
     perturbation: str = setting("none")
     angle: float = setting(30.0)
-    field: float = setting(1.0)
+    field: float = setting(0.5)
     dt: float = setting(0.1)
 
     def check(self) -> None:
