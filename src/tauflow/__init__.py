@@ -37,8 +37,8 @@ _HOMES = {
     "tauflow.run": ("Run", "load", "merge"),
     "tauflow.study": ("Study", "resume_study", "run_study"),
     "tauflow.tasks": (
-        "Cosine", "DampedOscillator", "ExponentialSum", "FixedPoint", "FlipFlop", "LeakyIntegrator", "Mante", "Reaching",
-        "Romo", "SampledFilter",
+        "Cosine", "DampedOscillator", "ExponentialSum", "FixedPoint", "FlipFlop", "LeakyIntegrator", "Mante",
+        "Reaching", "Romo", "SampledFilter",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -49,7 +49,8 @@ class Reaching(Task):
 
     Input channels are the target's direction, $\cos\theta$ and $\sin\theta$, and a hold cue of 1; all are on during the
     preparation and off afterwards. Outputs are the force on the hand; `answer` turns them into the path of the cursor,
-    which is what targets are for: the origin during the preparation, the target during the execution.
+    which is what targets are for: the origin during the preparation, the target during the execution. The go cue always
+    comes at the same time, so a network learns to set out shortly before it.
 
     Attributes:
         preparation: Time before the go cue, in membrane times.
