@@ -10,6 +10,7 @@ import pytest
 from tauflow.analysis import explained_by_rank, unfolding_explained
 from tauflow.neural.motor_learning import EPOCHS, MEMBRANE_TIME, _last, motor_learning
 from tauflow.neural.recording import check_recording
+from tauflow.run import Run
 from tauflow.tasks import Reaching
 
 COUNTS = {"baseline": 16, "perturbation": 80, "washout": 16}
