@@ -10,7 +10,7 @@ import pytest
 from tauflow.analysis import explained_by_rank, unfolding_explained
 from tauflow.neural.motor_learning import EPOCHS, MEMBRANE_TIME, _last, motor_learning
 from tauflow.neural.recording import check_recording
-from tauflow.run import Run
+from tauflow.run import Run, load
 from tauflow.tasks import Reaching
 
 COUNTS = {"baseline": 16, "perturbation": 80, "washout": 16}
@@ -87,7 +87,7 @@ def test_run_recording_and_losses_belong_together(learned):
         np.testing.assert_allclose(of.answer(jnp.asarray(outputs)), cursor[:, trial], atol=1e-4)
 
 
-def test_the_run_is_one_path(learned):
+def test_the_run_is_one_path(learned, tmp_path):
     _, _, found = learned
     data, before = found.run.data, found.pretraining.data
     np.testing.assert_array_equal(data["update"], np.arange(112))
@@ -101,6 +101,8 @@ def test_the_run_is_one_path(learned):
     assert np.all(data.W_out.values == data.W_out.values[:, :1])
     assert np.linalg.norm(data.W[0, -1] - data.W[0, 0]) < 0.5 * np.linalg.norm(before.W[0, -1] - before.W[0, 0])
     assert set(found.run.configuration["epochs"]) == set(EPOCHS)
+    found.run.save(tmp_path / "run.zarr")
+    assert load(tmp_path / "run.zarr").data.identical(data)
 
 
 def test_what_is_refused(key):

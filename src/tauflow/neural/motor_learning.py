@@ -44,8 +44,9 @@ class MotorLearning:
     Attributes:
         pretraining: Run of the updates that teach the reaches, with the weights at both ends.
         run: Run of the trials that follow: snapshot k has the weights in trial k, the last one those after all trials.
-        recording: Activity φ(x) of all units in these trials, in the format of `tauflow.neural.recording`; conditions
-            are the targets' directions in degrees, epochs those of `EPOCHS`.
+        recording: Activity φ(x) of all units after each step of these trials, in the format of
+            `tauflow.neural.recording`, at `MEMBRANE_TIME` seconds a membrane time; conditions are the targets'
+            directions in degrees, epochs those of `EPOCHS`.
         behaviour: `cursor (time, trial, axis)`, `direction_error (trial)` at the end of each reach in degrees, positive
             if counter-clockwise, and `distance (trial)` of the cursor from the target, the mean over the execution.
     """
@@ -103,7 +104,10 @@ def motor_learning(
     task = Reaching(perturbation="rotation") if task is None else task
     counts = _counts(trials)
     if not isinstance(task, Reaching) or task.perturbation == "none":
-        raise ValueError(f"task is {task!r}; it must be a reaching task with a perturbation, for example Reaching().")
+        raise ValueError(
+            f"task is {task!r}; it must be a reaching task with a perturbation, for example "
+            "Reaching(perturbation='rotation')."
+        )
     free = dataclasses.replace(task, perturbation="none")
     k_network, k_before, *keys = jax.random.split(key, 2 + len(EPOCHS))
     network = RateRNN.random(neurons, task.inputs, task.outputs, gain=gain, key=k_network, dt=task.dt, noise=noise)
@@ -163,7 +167,7 @@ def _one_after_the_other(runs: Sequence[Run]) -> Run:
     options: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
     joined = [xr.concat(by_update, "update", **options), xr.concat(by_snapshot, "snapshot", **options)]
     data = xr.merge(joined, compat="override", join="exact")
-    data["stopped_at"] = data["stopped_at"] * 0 + updates
+    data["stopped_at"] = data["stopped_at"].copy(data=[updates])
     configurations = {run.configuration["epoch"]: run.configuration for run in runs}
     data.attrs = {**runs[0].data.attrs, "configuration": json.dumps({"epochs": configurations})}
     return Run(data)
@@ -204,14 +208,11 @@ def _recorded(
         unit="1",
     )
     distance = jnp.linalg.norm(cursor - batch.targets, axis=-1)[task.go :].mean(axis=0)  # (trial,)
+    error = np.asarray(direction_error(cursor[-1], batch.targets[-1]))  # (trial,)
     behaviour = xr.Dataset(
         {
             "cursor": (("time", "trial", "axis"), np.asarray(cursor)),
-            "direction_error": (
-                "trial",
-                np.asarray(direction_error(cursor[-1], batch.targets[-1])),
-                {"unit": "degrees"},
-            ),
+            "direction_error": ("trial", error, {"unit": "degrees"}),
             "distance": ("trial", np.asarray(distance)),
         },
         {name: data[name] for name in ("time", "trial_id", "condition", "epoch")} | {"axis": ["right", "up"]},
