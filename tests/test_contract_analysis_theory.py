@@ -149,6 +149,10 @@ CASES = {
 }  # fmt: skip
 WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number out
 WITHOUT_BATCH = {effective_network.project}  # the size of its result depends on the numbers
+WITHOUT_BATCH |= {  # of one tensor, or of lists of matrices: tests/test_tensor.py
+    analysis.explained_by_rank, analysis.is_unique, analysis.kruskal_rank, analysis.match_factors, analysis.parafac,
+    analysis.unfolding_explained,
+}  # fmt: skip
 
 
 def discovered():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from tauflow.objectives.filter import FilterLoss
 from tauflow.objectives.fixed_point import FixedPointLoss, fixed_point_readout
-from tauflow.objectives.mean_squared_error import MeanSquaredError, mean_squared_error
+from tauflow.objectives.mean_squared_error import MeanSquaredError, mean_squared_error, run_trials
+from tauflow.objectives.reaching import ReachingLoss
 from tauflow.objectives.recording import RecordingError
 
 __all__ = [
     "FilterLoss",
     "FixedPointLoss",
     "MeanSquaredError",
+    "ReachingLoss",
     "RecordingError",
     "fixed_point_readout",
     "mean_squared_error",
+    "run_trials",
 ]
