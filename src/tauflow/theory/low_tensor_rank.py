@@ -102,7 +102,7 @@ def eigenvalue_contributions(a: ArrayLike, c: ArrayLike, b: ArrayLike) -> Eigenv
         [[2.0, 0.0], [0.0, 1.0]]
     """
     values, w = _ordered(_small(a, c, b))
-    if (np.linalg.cond(w) > 1e12).any():
+    if (np.linalg.cond(w) > 1e7).any():  # half of all digits
         raise ValueError("The weights of a, c and b have eigenvectors that depend on each other; change c a little.")
     z = np.linalg.inv(w)  # rows are left eigenvectors
     return EigenvalueContributions(values, values[..., :, None] * z * np.swapaxes(w, -1, -2))
