@@ -30,7 +30,7 @@ from tauflow.theory.low_tensor_rank import rank_one_fixed_points
 PHIS = ("tanh", "identity")
 SHOWN = (0.5, 1.0, 1.5)
 COLUMN = np.array([[-1.0], [1.0]]) / np.sqrt(2)
-DT = 0.05
+DT = 0.1
 EXTENT = 2.0
 
 
@@ -49,8 +49,8 @@ class Settings:
     duration: float
 
 
-FULL = Settings(27, 8, 200.0)
-QUICK = Settings(7, 4, 120.0)
+FULL = Settings(27, 8, 300.0)
+QUICK = Settings(7, 4, 200.0)
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
@@ -76,14 +76,14 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     theory = [rank_one_fixed_points(c, phi=phi) for phi in PHIS]
     data = xr.Dataset(
         {
-            "path": (("phi", "time", "c", "start", "unit"), paths[:, : round(10 / DT) : 4]),
+            "path": (("phi", "time", "c", "start", "unit"), paths[:, : round(10 / DT) : 2]),
             "end": (("phi", "c", "start", "unit"), paths[:, -1]),
             "before": (("phi", "c", "start", "unit"), paths[:, round(1 / DT)]),
             "fixed": (("phi", "c", "branch"), np.stack([made.x for made in theory])),
             "growth": (("phi", "c", "branch"), np.stack([made.growth for made in theory])),
             "count": (("phi", "c"), np.array([[_count(phi, each) for each in c] for phi in PHIS], float)),
         },
-        {"phi": list(PHIS), "c": c, "time": DT * (1 + np.arange(0, round(10 / DT), 4))},
+        {"phi": list(PHIS), "c": c, "time": DT * (1 + np.arange(0, round(10 / DT), 2))},
         {"duration": settings.duration},
     )
     return Reproduction("pellegrino2023", "s1", data, draw(data), claims(data))
@@ -139,7 +139,7 @@ def _settles(tanh: xr.Dataset, c: FloatArray) -> Claim:
     stable = np.where(tanh["growth"].values < 0, tanh["fixed"].values, np.nan)[away]  # (c, branch)
     points = np.stack([stable, -stable], -1)[:, None]  # (c, 1, branch, unit)
     distance = np.linalg.norm(tanh["end"].values[away][:, :, None] - points, axis=-1)  # (c, start, branch)
-    worst = float(np.nan_to_num(np.nanmin(distance, axis=-1), nan=np.inf).max())
+    worst = float(np.nan_to_num(distance, nan=np.inf).min(axis=-1).max())
     sides = [len(np.unique(np.sign(end[:, 0]))) for end in tanh["end"].values[c > 1]]
     return Claim(
         "tanh_settles_on_stable_points",
@@ -229,13 +229,15 @@ def _draw_field(axes: Axes, data: xr.Dataset, phi: str, c: float) -> None:
     grid = np.stack(np.meshgrid(side, side), -1)
     arrows = field(phi, c, grid)
     axes.streamplot(side, side, arrows[..., 0], arrows[..., 1], color=PALE, linewidth=0.5, density=0.7, arrowsize=0.5)
-    for path in np.moveaxis(data["path"].values, 1, 0)[::5]:
+    for path in np.moveaxis(data["path"].values, 1, 0)[::3]:
         axes.plot(path[:, 0], path[:, 1], color=BLUE, linewidth=0.8)
     if np.isinf(float(data["count"])):
         axes.plot([-EXTENT, EXTENT], [EXTENT, -EXTENT], color=INK, linewidth=2.0)
     else:
-        for x, growth in zip(data["fixed"].values, data["growth"].values, strict=True):
-            axes.plot(x, -x, "o", color=INK, markersize=5, markerfacecolor=INK if growth <= 0 else "white")
+        fill = {-1.0: INK, 0.0: GREY, 1.0: "white"}  # stable, between, unstable
+        seen = ~np.isnan(data["fixed"].values)
+        for x, growth in zip(data["fixed"].values[seen], data["growth"].values[seen], strict=True):
+            axes.plot(x, -x, "o", color=INK, markersize=5, markerfacecolor=fill[np.sign(growth)])
     axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     axes.set_title(f"{phi}, c = {c:g}")
 
