@@ -376,8 +376,8 @@ def preference(values: FloatArray) -> float:
         values: Singular values, shape (k,), falling.
 
     Returns:
-        Ratio of the root mean squared deviations of their logarithms from two straight lines: against index, and against
-        its logarithm, where they exceed 1e-13 of the first.
+        Ratio of the root mean squared deviations of their logarithms from two straight lines: against index, and
+        against its logarithm, where they exceed 1e-13 of the first.
     """
     logs = np.log(values[values > 1e-13 * values[0]])
     index = np.arange(1, len(logs) + 1, dtype=np.float64)
@@ -399,8 +399,8 @@ def _exponential(data: xr.Dataset) -> Claim:
             "tanh, g = 2.1": float(found[:, 3].max()),
             "rectified tanh, smallest": float(found[:, 0].min()),
         },
-        "Singular values of rates, adjoint states and gradient fall exponentially with softplus and tanh and as a power "
-        "law with the rectified tanh (deviation from the one over that from the other, the largest of the three).",
+        "Singular values of rates, adjoint states and gradient fall exponentially with softplus and tanh and as a "
+        "power law with the rectified tanh (deviation from the first over that from the second, the largest of three).",
     )
 
 
