@@ -1,8 +1,9 @@
-r"""Sup. Fig. 1: the pitchfork of a network of tensor rank one, $\dot x = c\,ab^T\varphi(x) - x$, $a = b = (-1,
-1)/\sqrt2$.
+r"""Sup. Fig. 1: the pitchfork of a network of tensor rank one, $\dot x = c\,ab^T\varphi(x) - x$.
 
-The one strength c is what learning changes from trial to trial. For φ = tanh the origin loses its stability at c = 1 to
-two fixed points; for the identity there is a line attractor at c = 1 and everything along it grows beyond.
+Here $a = b = (-1, 1)/\sqrt2$, and the one strength c is what learning changes from trial to trial. For φ = tanh the origin
+loses its stability at c = 1 to two fixed points; for the identity there is a line attractor at c = 1 and everything
+along it grows beyond. At c = 1 itself tanh comes to the origin only as one over the root of time, so that its ends are
+shown and not judged.
 """
 
 from __future__ import annotations
@@ -260,4 +261,5 @@ def _draw_branches(axes: Axes, data: xr.Dataset, phi: str) -> None:
     axes.axvline(1.0, color=GREY, linewidth=0.4, zorder=0)
     axes.set(xlabel="strength c", ylabel="$x_1$ in the end", xlim=(0, 2.0), ylim=(-1.2 * EXTENT, 1.2 * EXTENT))
     axes.set_title(phi)
-    axes.legend(loc="upper left", labelspacing=0.2)
+    if phi == "tanh":
+        axes.legend(loc="lower left", labelspacing=0.2)

@@ -530,6 +530,7 @@ def _draw_gradient(axes: Axes, data: xr.Dataset) -> None:
 def _draw_unfoldings(axes: Axes, data: xr.Dataset) -> None:
     for name, colour in zip(("post", "pre", "update"), (GREEN, SKY, PURPLE), strict=True):
         values = data["unfolded"].sel(unfolding=name).values[:10]
-        axes.plot(1 + np.arange(len(values)), 1 - values, "o-", color=colour, markersize=2.0, linewidth=0.9, label=name)
+        left = np.where(1 - values > 1e-15, 1 - values, np.nan)  # below is rounding
+        axes.plot(1 + np.arange(len(values)), left, "o-", color=colour, markersize=2.0, linewidth=0.9, label=name)
     axes.set(yscale="log", xlabel="rank", ylabel="unexplained share", ylim=(1e-16, 10))
     axes.legend(loc="upper right", labelspacing=0.1, fontsize=6)
