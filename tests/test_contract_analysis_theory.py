@@ -16,7 +16,9 @@ from tauflow.theory import (
     Theory,
     effective_network,
     fixed_point,
+    gradient_rank,
     lazy,
+    low_tensor_rank,
     mean_field,
     oscillator,
     outlier,
@@ -72,6 +74,8 @@ def leak():
 TURN = np.pad([[0.5, -0.8], [0.8, 0.5]], (0, 2))
 NETWORK = {"u": RNG.standard_normal((*BATCH, 4)), "v": RNG.standard_normal((*BATCH, 4)), "M": matrices(4, 4, 0.1)}
 SERIES = {"tau": tau(), "gain": gain(), "target": target()}
+PATHS = {"adjoint": matrices(5, 4), "driving": matrices(5, 3)}
+FACTORS = {"a": matrices(4, 2), "c": leak()[..., None] * [1.0, -2.0], "b": matrices(4, 2)}
 PAIR = {"gain": gain(), "target": target()}
 CASES = {
     analysis.singular_values: Case({"A": matrices(4, 3)}, inner=(3,)),
@@ -146,9 +150,26 @@ CASES = {
     analysis.coupling: Case(
         {"W": matrices(4, 3), "u": RNG.standard_normal((*BATCH, 3)), "v": RNG.standard_normal((*BATCH, 4))}
     ),
+    gradient_rank.adjoint_states: Case(
+        {"W": matrices(), "states": matrices(5, 4), "D": matrices(2, 4), "y": matrices(1, 2)[..., 0, :]},
+        {"phi": "tanh", "dt": 0.1}, inner=(5, 4),
+    ),
+    gradient_rank.decoder_gradient: Case(
+        {"states": matrices(5, 4), "D": matrices(2, 4), "y": matrices(5, 2)},
+        {"phi": "softplus", "dt": 0.1, "loss": "integrated"}, inner=(2, 4),
+    ),
+    gradient_rank.discrete_gradient: Case(PATHS, {"dt": 0.1}, inner=(4, 3)),
+    gradient_rank.gradient_expansion: Case(PATHS, {"dt": 0.1}, inner=None),
+    gradient_rank.operator_singular_values: Case({"path": matrices(5, 4)}, {"dt": 0.1}, inner=(4,)),
+    gradient_rank.share_outside: Case({"change": matrices()}, {"basis": np.eye(4)[:, :2]}),
+    gradient_rank.singular_value_bounds: Case(PATHS, {"dt": 0.1}, inner=(3,)),
+    gradient_rank.sum_bounds: Case({"values": np.sort(abs(matrices(2, 4)))[..., ::-1]}, inner=(4,)),
+    low_tensor_rank.eigenvalue_contributions: Case(FACTORS, inner=None),
+    low_tensor_rank.factor_eigenvalues: Case(FACTORS, inner=(2,)),
+    low_tensor_rank.rank_one_fixed_points: Case({"c": 3 * leak()}, inner=(3,)),
 }  # fmt: skip
-WITHOUT_ARRAYS = {resolvent_traces.pairings}  # whole numbers in, a whole number out
-WITHOUT_BATCH = {effective_network.project}  # the size of its result depends on the numbers
+WITHOUT_ARRAYS = {resolvent_traces.pairings, gradient_rank.rank_bound, gradient_rank.momentum_weights}  # numbers in
+WITHOUT_BATCH = {effective_network.project, gradient_rank.invariant_subspace}  # results of sizes that numbers decide
 WITHOUT_BATCH |= {  # of one tensor, or of lists of matrices: tests/test_tensor.py
     analysis.explained_by_rank, analysis.is_unique, analysis.kruskal_rank, analysis.match_factors, analysis.parafac,
     analysis.unfolding_explained,
@@ -158,6 +179,7 @@ WITHOUT_BATCH |= {  # of one tensor, or of lists of matrices: tests/test_tensor.
 def discovered():
     """Every public function of the modules whose contract this is."""
     modules = [analysis, effective_network, fixed_point, lazy, mean_field, oscillator, outlier, resolvent_traces]
+    modules += [gradient_rank, low_tensor_rank]
     for module in modules:
         for name, thing in vars(module).items():
             own = inspect.isfunction(thing) and thing.__module__.startswith(("tauflow.analysis", "tauflow.theory"))
@@ -252,9 +274,11 @@ WRONG = {"gain": (1.0, -0.1, 7), "tau": (-1e-9,), "neurons": (0,), "order": (0, 
 WRONG |= {"sigma": (0.0, 1.0, -0.1), "t": (-1.0,), "t1": (-1.0,), "t2": (-1.0,), "sigma_u": (-1.0,), "c_target": (0.0,)}
 WRONG |= {"n": (0, 2.5), "train": ("W_rec", (), None), "tolerance": (0.0,), "gamma": (0.0, -1.0)}
 WRONG |= {"c": (0.0, -1.0), "c0": (0.0,), "gamma0": (0.0, -1.0), "letters": (-1, 0.5)}
+WRONG |= {"dt": (0.0, -1.0, (0.1,)), "phi": ("tan", None)}
 WRONG |= {"i": (-1, 0.5), "power": (-1, 2.5), "rank": (-1, 0.5), "radius": (-0.1,), "key": (-1, None)}
 
 ALLOWED = {(analysis.functional_rank, "threshold", 1.0), (outlier.clamped_rate, "c_target", 0.0)}
+ALLOWED |= {(low_tensor_rank.rank_one_fixed_points, "c", c) for c in WRONG["c"]}
 
 
 @every

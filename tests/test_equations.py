@@ -22,7 +22,9 @@ VERDICTS = ("holds", "condition", "corrected", "completed", "added", "step", "no
 NUMBERED = {  # the last equation under each letter
     "schuessler2020": [("", 122)],
     "bordelon2025": [("", 5), ("A", 18), ("B", 15), ("C", 6), ("D", 47), ("E", 23), ("F", 17)],
+    "pellegrino2023": [("A.2.", 3), ("A.3.", 5), ("D.1.", 18), ("D.2.", 13), ("D.3.", 7), ("D.4.", 2)],
 }
+LETTER = r"[A-Z]\.\d+\.|[A-Z]?"  # what goes before the number, such as A or D.2.
 
 
 class Row(NamedTuple):
@@ -79,7 +81,7 @@ def numbers(paper: str, text: str) -> set[str]:
     found: set[str] = set()
     for row in rows(text):
         for item in row.equations.split(",") if row.paper == paper else ():
-            match = re.match(r"\s*([A-Z]?)(\d+)(?:–([A-Z]?)(\d+))?(?:\s|$)", item)
+            match = re.match(rf"\s*({LETTER})(\d+)(?:–({LETTER})(\d+))?(?:\s|$)", item)
             if match:
                 letter, first, again, last = match.groups()
                 assert again in (None, letter), item

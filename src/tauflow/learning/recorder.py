@@ -118,8 +118,9 @@ def matrix_name(network: Any) -> str:
 
 def _has_dense_W(network: Any) -> bool:
     W = getattr(network, "W", None)
-    dense = W is not None and not isinstance(W, LowRank)
-    return dense and np.ndim(W) == 2 and np.shape(W)[0] == np.shape(W)[1]
+    if W is None or isinstance(W, LowRank):
+        return False
+    return np.ndim(W) == 2 and np.shape(W)[0] == np.shape(W)[1]
 
 
 def joined(blocks: Sequence[xr.Dataset]) -> xr.Dataset:

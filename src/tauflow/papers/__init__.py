@@ -25,6 +25,11 @@ _BORDELON = {
     "s3": "an oscillator learned without a planted pair: the way out of the bulk depends on the scale of the weights",
 }
 
+_PELLEGRINO = {
+    "s1": "two units of tensor rank one: vector fields and fixed points through the bifurcation, tanh and identity",
+    "s6": "five networks that learn: singular values of rates, adjoint states, gradients and weights, with the bounds",
+}
+
 #: Every paper by its short name.
 PAPERS: dict[str, Paper] = {
     "schuessler2020": Paper(
@@ -42,6 +47,15 @@ PAPERS: dict[str, Paper] = {
         citation="Bordelon, Cotler, Pehlevan and Zavatone-Veth, 2025",
         figures={
             name: Figure(f"tauflow.papers.bordelon2025.{name}", description) for name, description in _BORDELON.items()
+        },
+    ),
+    "pellegrino2023": Paper(
+        name="pellegrino2023",
+        title="Low tensor rank learning of neural dynamics",
+        citation="Pellegrino, Cayco-Gajic and Chadwick, NeurIPS 2023",
+        figures={
+            name: Figure(f"tauflow.papers.pellegrino2023.{name}", description)
+            for name, description in _PELLEGRINO.items()
         },
     ),
 }

@@ -1,8 +1,8 @@
-"""Argument checks of the theory functions: gain, learning time and target, broadcast against each other."""
+"""Argument checks of the theory functions, and how their arguments broadcast against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -115,6 +115,65 @@ def together(**arrays: FloatArray) -> list[FloatArray]:
         raise ValueError(
             f"The shapes do not fit together: {shapes}; give one of them a new axis, for example tau[:, None]."
         ) from None
+
+
+def one_positive(name: str, value: ArrayLike) -> float:
+    """Check one number > 0.
+
+    Example:
+        >>> one_positive("dt", 1)
+        1.0
+    """
+    number = as_positive(name, value)
+    if number.ndim:
+        raise ValueError(f"{name} has shape {number.shape}; it must be one number > 0.")
+    return float(number)
+
+
+def with_axes(kinds: Mapping[str, tuple[str, ...]], **values: ArrayLike) -> tuple[list[FloatArray], tuple[int, ...]]:
+    """Check arrays whose last axes are named, and broadcast the axes before them.
+
+    Args:
+        kinds: The names of the last axes of each array; axes of one name have one size.
+        values: The arrays.
+
+    Returns:
+        The arrays as float64, and the shape of their leading axes.
+
+    Raises:
+        ValueError: If an array is not one of finite real numbers, or the shapes do not fit.
+
+    Example:
+        >>> (W, x), leading = with_axes({"W": ("n", "n"), "x": ("n",)}, W=np.eye(2), x=np.ones((5, 2)))
+        >>> W.shape, leading
+        ((5, 2, 2), (5,))
+    """
+    made, sizes, leading = [], dict[str, int](), []
+    for name, axes in kinds.items():
+        wanted = f"finite real numbers, shape (..., {', '.join(axes)})"
+        array = real_array(name, values[name], wanted=wanted, minimum_ndim=len(axes))
+        for axis, size in zip(axes, array.shape[-len(axes) :], strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(f"{name} has shape {array.shape} where {axis} is {sizes[axis]}; it must be {wanted}.")
+        made.append(array)
+        leading.append(array.shape[: -len(axes)])
+    try:
+        common = np.broadcast_shapes(*leading)
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(kinds, made, strict=True))
+        raise ValueError(f"The leading axes do not fit together: {shapes}; they must broadcast.") from None
+    inner = [array.shape[-len(axes) :] for array, axes in zip(made, kinds.values(), strict=True)]
+    return [np.broadcast_to(a, (*common, *shape)) for a, shape in zip(made, inner, strict=True)], common
+
+
+def factor_pair(adjoint: ArrayLike, driving: ArrayLike) -> list[FloatArray]:
+    """Check adjoint states and what drove the steps, which share their times.
+
+    Example:
+        >>> [each.shape for each in factor_pair(np.zeros((5, 3)), np.zeros((2, 5, 4)))]
+        [(2, 5, 3), (2, 5, 4)]
+    """
+    return with_axes({"adjoint": ("time", "n"), "driving": ("time", "p")}, adjoint=adjoint, driving=driving)[0]
 
 
 def _refuse(name: str, values: FloatArray, wrong: np.ndarray, wanted: str) -> None:

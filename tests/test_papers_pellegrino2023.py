@@ -1,0 +1,149 @@
+"""The figures of pellegrino2023: every claim holds on its data, and fails on data in which it is not so."""
+
+import functools
+import importlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tauflow.papers import PAPERS, Claim, Reproduction
+from tauflow.papers.pellegrino2023 import s6
+
+FIGURES = PAPERS["pellegrino2023"].figures
+
+
+@functools.cache
+def quick(name: str) -> Reproduction:
+    return FIGURES[name].function(quick=True)
+
+
+def claim(name: str, which: str, data: xr.Dataset) -> Claim:
+    return {made.name: made for made in importlib.import_module(FIGURES[name].module).claims(data)}[which]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_claims_of_the_quick_version_hold(name: str) -> None:
+    made = quick(name)
+    assert made.paper == "pellegrino2023" and made.figure == name
+    assert made.claims and made.holds, "\n".join(map(str, made.claims))
+    assert all(each.measured for each in made.claims)
+    assert len(made.plot.axes) > 1 and all(axes.lines for axes in made.plot.axes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_claims_of_the_full_version_hold(name: str) -> None:
+    made = FIGURES[name].function()
+    assert made.holds, "\n".join(map(str, made.claims))
+
+
+# Nulls: planted in the data of a figure, each must bring down its claim.
+
+
+def scaled(name: str, factor: float) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda data: factor * data[name]
+
+
+def as_is(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    return lambda data: data[name]
+
+
+def starts(data: xr.Dataset) -> xr.DataArray:
+    return data["end"].copy(data=data["path"].isel(time=0).transpose(*data["end"].dims).values)
+
+
+def one_side(data: xr.Dataset) -> xr.DataArray:
+    return data["end"].copy(data=np.abs(data["end"].values) * [1.0, -1.0])
+
+
+def rank_as_nonlinear(data: xr.Dataset) -> xr.DataArray:
+    return data["ranks"].copy(data=np.tile(data["ranks"].values[2], (data.sizes["architecture"], 1)))
+
+
+NULLS = [
+    ("s1", "tanh_settles_on_stable_points", "end", starts),
+    ("s1", "tanh_settles_on_stable_points", "growth", scaled("growth", -1)),
+    ("s1", "tanh_settles_on_stable_points", "fixed", scaled("fixed", 1.02)),
+    ("s1", "tanh_settles_on_stable_points", "end", one_side),
+    ("s1", "three_fixed_points_above_one", "fixed", lambda data: data["fixed"].where(data["fixed"] != 0)),
+    ("s1", "three_fixed_points_above_one", "count", lambda data: data["count"].clip(max=2)),
+    ("s1", "opens_as_square_root", "end", starts),
+    ("s1", "opens_as_square_root", "end", scaled("end", 1.02)),
+    ("s1", "line_attractor_at_one", "end", starts),
+    ("s1", "line_attractor_at_one", "end", scaled("end", 0)),
+    ("s1", "identity_grows_at_its_rate", "before", lambda data: data["path"].isel(time=0)),
+    ("s1", "identity_grows_at_its_rate", "growth", scaled("growth", -1)),
+    ("s1", "identity_grows_at_its_rate", "growth", scaled("growth", 1.02)),
+    ("s6", "all_learn", "loss", lambda data: 0 * data["loss"] + data["loss"][:, :1].values),
+    ("s6", "gradient_is_one_product", "product_error", as_is("printed_error")),
+    ("s6", "gradient_is_one_product", "product_error", lambda data: 2 + 0 * data["product_error"]),
+    ("s6", "bounds_hold", "sharp", lambda data: data["sharp"].shift(index=-1, fill_value=0.0)),
+    ("s6", "bounds_hold", "sharp", scaled("sharp", 0.9)),
+    ("s6", "bounds_hold", "sharp", scaled("sharp", 100)),
+    ("s6", "rough_nonlinearity_decays_slowest", "rates", lambda data: data["rates"].roll(architecture=1)),
+    ("s6", "rough_nonlinearity_decays_slowest", "adjoint", lambda data: 1 + 0 * data["adjoint"]),
+    ("s6", "smooth_nonlinearities_decay_exponentially", "rates", lambda data: data["rates"].roll(architecture=1)),
+    ("s6", "smooth_nonlinearities_decay_exponentially", "gradient", lambda d: 0 * d["gradient"] + 1 / (1 + d["index"])),
+    ("s6", "smooth_nonlinearities_decay_exponentially", "adjoint", lambda d: 0 * d["adjoint"] + 0.5 ** d["index"]),
+    ("s6", "linear_network_keeps_its_subspace", "ranks", rank_as_nonlinear),
+    ("s6", "linear_network_keeps_its_subspace", "outside", lambda data: 0.1 + 0 * data["outside"]),
+    ("s6", "change_of_weights_has_low_rank", "unfolded", lambda data: 0 * data["unfolded"] + (data["index"] + 1) / 200),
+    ("s6", "chaos_does_not_prevent_it", "apart", lambda data: -abs(data["apart"])),
+    ("s6", "chaos_does_not_prevent_it", "gradient", lambda data: 1 + 0 * data["gradient"]),
+]
+
+
+@pytest.mark.parametrize(("figure", "which", "variable", "null"), NULLS)
+def test_a_claim_fails_on_a_null(figure: str, which: str, variable: str, null: Callable) -> None:
+    good = quick(figure).data
+    assert claim(figure, which, good).holds
+    data = good.copy(deep=True)
+    data[variable] = null(data)
+    assert not claim(figure, which, data).holds
+
+
+def test_every_claim_has_a_null() -> None:
+    for name in FIGURES:
+        named = {which for figure, which, *_ in NULLS if figure == name}
+        assert named == {each.name for each in quick(name).claims}
+
+
+def test_the_networks_of_s6_have_the_statistics_they_say() -> None:
+    settings = s6.Settings(neurons=200, duration=4.0, dt=0.1, updates=1, every=1)
+    full, low = s6.ARCHITECTURES[4], s6.ARCHITECTURES[3]
+    nets = [s6.draw_network(full, settings, np.random.default_rng(k)) for k in range(20)]
+    W = np.stack([net.W for net in nets])
+    assert W.std() == pytest.approx(2.1 / np.sqrt(200), rel=4 / np.sqrt(2 * W.size))
+    radius = [np.abs(np.linalg.eigvals(each)).max() for each in W[:5]]
+    assert np.mean(radius) == pytest.approx(2.1, rel=0.06)
+    u0 = np.stack([net.u[0] for net in nets]).ravel()
+    assert u0.std() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(2 * u0.size))
+    D = np.stack([net.D for net in nets])
+    assert D.std() == pytest.approx(200**-0.5, rel=4 / np.sqrt(2 * D.size)) and nets[0].u.shape == (40, 2)
+    net = nets[0]
+    steps = (net.u[1:] - net.u[:-1]) / 0.1 + net.u[:-1]  # M u
+    M = np.linalg.lstsq(net.u[:-1], steps, rcond=None)[0].T
+    np.testing.assert_allclose(net.u[:-1] @ M.T, steps, atol=1e-10)
+    assert np.linalg.eigvals(M).real.max() < 1
+    y = np.stack([net.y for net in nets])
+    assert np.abs(y).max() <= 1 and abs(y.mean()) < 4 / np.sqrt(3 * y.size)
+    made = s6.draw_network(low, settings, np.random.default_rng(0))
+    s = np.linalg.svd(made.W, compute_uv=False)
+    assert s[3] < 1e-12 * s[0] and 0.7 * 1.5 < s[:3].mean() < 1.3 * 1.5
+
+
+def test_reach_counts_what_lies_above_a_share_of_the_first() -> None:
+    assert s6.reach(np.array([[4.0, 1.0, 1e-9], [2.0, 2.0, 2.0]])).tolist() == [2.0, 3.0]
+    assert s6.reach(np.array([4.0, 1.0, 0.1]), share=0.2) == 2
+
+
+def test_preference_tells_an_exponential_from_a_power() -> None:
+    k = np.arange(1.0, 21.0)
+    noise = np.exp(0.1 * np.random.default_rng(0).standard_normal(20))
+    assert s6.preference(0.5**k * noise) < 0.2 and s6.preference(k**-3 * noise) > 3
+
+
+def test_rectified_tanh() -> None:
+    np.testing.assert_allclose(s6.rectified_tanh(np.array([-1.0, 0.0, 1.0])), [0, 0, np.tanh(1.0)])
