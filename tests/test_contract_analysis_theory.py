@@ -173,6 +173,10 @@ WITHOUT_BATCH = {
     effective_network.project,
     gradient_rank.invariant_subspace,
 }  # the size of its result depends on the numbers
+WITHOUT_BATCH |= {  # of one tensor, or of lists of matrices: tests/test_tensor.py
+    analysis.explained_by_rank, analysis.is_unique, analysis.kruskal_rank, analysis.match_factors, analysis.parafac,
+    analysis.unfolding_explained,
+}  # fmt: skip
 
 
 def discovered():

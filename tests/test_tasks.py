@@ -35,8 +35,10 @@ from tauflow.tasks.settings import whole_steps
 LEAST_P = 1e-4  # a right distribution fails a test at one seed in 10,000; the seeds are fixed
 FILTERS = ("leaky-integrator", "oscillator", "exponential-sum", "sampled-filter")
 CHANNELS = {"flip-flop": (2, 2), "mante": (4, 1), "romo": (1, 2), "fixed-point": (1, 1), "cosine": (1, 1)}
-CHANNELS |= dict.fromkeys(FILTERS, (1, 1))
-STEPS = {"flip-flop": 100, "mante": 96, "romo": 56, "fixed-point": 202, "cosine": 200, **dict.fromkeys(FILTERS, 400)}
+CHANNELS |= {"reaching": (3, 2), **dict.fromkeys(FILTERS, (1, 1))}
+STEPS = {"flip-flop": 100, "mante": 96, "romo": 56, "fixed-point": 202, "cosine": 200, "reaching": 40}
+STEPS |= dict.fromkeys(FILTERS, 400)
+PAPERS = {"reaching": "pellegrino2023", **dict.fromkeys(FILTERS, "bordelon2025")}
 
 every_task = pytest.mark.parametrize("task", [kind() for kind in TASKS.values()], ids=list(TASKS))
 
@@ -122,11 +124,7 @@ def test_example_and_settings(task):
     assert task.example().inputs.shape == (task.steps, 1, task.inputs)
     again = make_task(task.name, **json.loads(json.dumps(task.settings)))
     assert again == task and again.settings == task.settings
-    assert (
-        task.paper == ("bordelon2025" if task.name in FILTERS else "schuessler2020")
-        and task.tags
-        and type(task).__doc__
-    )
+    assert task.paper == PAPERS.get(task.name, "schuessler2020") and task.tags and type(task).__doc__
 
 
 @every_task
@@ -138,7 +136,11 @@ def test_targets_are_zero_where_no_answer_is_asked(task, key):
     if task.name in FILTERS:  # which ask for an answer all the time
         assert np.all(trials.mask == 1)
         return
-    assert np.all(trials.targets[trials.mask == 0] == 0)
+    if task.name == "reaching":  # to hold still is an answer too; amplitudes are those of vectors
+        trials = trials._replace(targets=np.linalg.norm(trials.targets, axis=2, keepdims=True))
+        assert np.all(trials.mask == 1) and np.all(trials.targets[:20] == 0) and np.all(trials.targets[20:] > 0)
+    else:
+        assert np.all(trials.targets[trials.mask == 0] == 0)
     asked = np.abs(trials.targets[trials.targets != 0])
     np.testing.assert_allclose(asked, task.target_amplitude, rtol=1e-6)
 

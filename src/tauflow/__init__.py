@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FlipFlop,
         LeakyIntegrator,
         Mante,
+        Reaching,
         Romo,
         SampledFilter,
     )
@@ -36,8 +37,8 @@ _HOMES = {
     "tauflow.run": ("Run", "load", "merge"),
     "tauflow.study": ("Study", "resume_study", "run_study"),
     "tauflow.tasks": (
-        "Cosine", "DampedOscillator", "ExponentialSum", "FixedPoint", "FlipFlop", "LeakyIntegrator", "Mante", "Romo",
-        "SampledFilter",
+        "Cosine", "DampedOscillator", "ExponentialSum", "FixedPoint", "FlipFlop", "LeakyIntegrator", "Mante",
+        "Reaching", "Romo", "SampledFilter",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -55,6 +56,7 @@ __all__ = [
     "Mante",
     "MeanSquaredError",
     "RateRNN",
+    "Reaching",
     "Record",
     "Romo",
     "Run",

@@ -12,13 +12,30 @@ from tauflow.analysis.spectra import (
     spectral_radius,
     variance_explained,
 )
+from tauflow.analysis.tensor import (
+    Match,
+    Parafac,
+    explained_by_rank,
+    is_unique,
+    kruskal_rank,
+    match_factors,
+    parafac,
+    unfolding_explained,
+)
 
 __all__ = [
+    "Match",
+    "Parafac",
     "coupling",
     "eigenvalue_pair",
     "eigenvalues",
+    "explained_by_rank",
     "functional_rank",
+    "is_unique",
+    "kruskal_rank",
+    "match_factors",
     "outliers",
+    "parafac",
     "participation_ratio",
     "shuffle_entries",
     "singular_values",
@@ -26,5 +43,6 @@ __all__ = [
     "spectral_radius",
     "truncate",
     "truncation_curve",
+    "unfolding_explained",
     "variance_explained",
 ]

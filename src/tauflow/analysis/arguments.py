@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -118,6 +120,34 @@ def numeric(name: str, value: ArrayLike, wanted: str) -> NDArray[Any]:
         except (TypeError, ValueError):
             raise ValueError(f"{name} is {_short(value)}; it must be {wanted}.") from None
     return array
+
+
+def generator(key: jax.Array | int) -> np.random.Generator:
+    """Make a NumPy generator from a JAX key, or from a whole number as seed.
+
+    Args:
+        key: A JAX key, typed or raw, or a whole number >= 0.
+
+    Returns:
+        The generator; the same key gives the same numbers.
+
+    Raises:
+        ValueError: If `key` is neither.
+
+    Example:
+        >>> bool(generator(jax.random.key(3)).random() == generator(jax.random.key(3)).random())
+        True
+    """
+    if isinstance(key, jax.Array) and (
+        jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or (key.dtype == jnp.uint32 and key.ndim == 1)
+    ):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        words = np.asarray(jax.random.key_data(key) if typed else key).ravel()
+        return np.random.default_rng(words.tolist())
+    try:
+        return np.random.default_rng(whole_number("key", key, 0))
+    except ValueError:
+        raise ValueError(f"key is {key!r}; it must be a JAX key or a whole number >= 0, for example key=0.") from None
 
 
 def _finite(name: str, array: NDArray[Any], wanted: str, minimum_ndim: int) -> NDArray[Any]:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tauflow.analysis.arguments import FloatArray, matrix, numeric, real_array, whole_number
+from tauflow.analysis.arguments import FloatArray, generator, matrix, numeric, real_array, whole_number
 
 
 def truncate(A: ArrayLike, rank: int) -> NDArray[Any]:
@@ -140,7 +139,7 @@ def shuffle_entries(W: ArrayLike, *, key: jax.Array | int) -> NDArray[Any]:
     """
     full = matrix("W", W)
     flat = full.reshape(*full.shape[:-2], -1)  # (..., m * n)
-    return _generator(key).permuted(flat, axis=-1).reshape(full.shape)
+    return generator(key).permuted(flat, axis=-1).reshape(full.shape)
 
 
 def _rebuild(full: NDArray[Any], parts: tuple[NDArray[Any], ...], rank: int) -> NDArray[Any]:
@@ -173,16 +172,3 @@ def _ranks(ranks: Sequence[int] | NDArray[np.integer] | range) -> list[int]:
     if not np.iterable(ranks):
         raise ValueError(f"ranks is {ranks!r}; it must be a sequence of whole numbers >= 0, for example range(26).")
     return [whole_number("each of ranks", rank, 0) for rank in ranks]
-
-
-def _generator(key: jax.Array | int) -> np.random.Generator:
-    if isinstance(key, jax.Array) and (
-        jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or (key.dtype == jnp.uint32 and key.ndim == 1)
-    ):
-        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        words = np.asarray(jax.random.key_data(key) if typed else key).ravel()
-        return np.random.default_rng(words.tolist())
-    try:
-        return np.random.default_rng(whole_number("key", key, 0))
-    except ValueError:
-        raise ValueError(f"key is {key!r}; it must be a JAX key or a whole number >= 0, for example key=0.") from None

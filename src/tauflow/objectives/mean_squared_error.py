@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from tauflow.tasks import TASKS, Task
+from tauflow.networks import Response
+from tauflow.tasks import TASKS, Task, Trials
 from tauflow.tasks.settings import check_count
 
 
@@ -52,7 +53,8 @@ class MeanSquaredError(eqx.Module):
     """The loss of a network on freshly drawn trials of a task.
 
     Each call draws `trials` trials, and noise for the network, from the key alone; so one key is one batch. It takes
-    any network that maps inputs (time, trial, n_in) to outputs (time, trial, n_out), in the precision of its weights.
+    any network that maps inputs (time, trial, n_in) to outputs (time, trial, n_out), in the precision of its weights;
+    what is compared with the targets is the task's `answer` to these outputs.
 
     Attributes:
         task: What is asked.
@@ -95,16 +97,40 @@ class MeanSquaredError(eqx.Module):
         Raises:
             ValueError: If the network's time step or number of outputs is not the task's, or the mask is empty.
         """
-        dt = getattr(network, "dt", self.task.dt)
-        if dt != self.task.dt:
-            raise ValueError(
-                f"The network's dt is {dt!r} and the task's is {self.task.dt!r}; give both the same time step."
-            )
-        key_trials, key_noise = jax.random.split(key)
-        batch = self.task.sample(self.trials, key=key_trials, dtype=_precision(network))
-        outputs = network(batch.inputs, key=key_noise).outputs  # (time, trial, n_out)
-        loss = mean_squared_error(outputs, batch.targets, batch.mask)
+        batch, response = run_trials(self.task, network, self.trials, key)
+        answers = self.task.answer(response.outputs)  # (time, trial, n_out)
+        loss = mean_squared_error(answers, batch.targets, batch.mask)
         return jnp.where(jnp.isnan(loss), jnp.inf, loss)
+
+
+def run_trials(task: Task, network: Any, trials: int, key: Array) -> tuple[Trials, Response]:
+    """Draw trials, in the precision of the network, and let it respond to them.
+
+    Args:
+        task: What is asked.
+        network: Maps inputs to a response, as `network(inputs, key=key)`.
+        trials: How many, >= 1.
+        key: A JAX random key, for the trials and for noise in the network.
+
+    Returns:
+        The trials, and states and outputs.
+
+    Raises:
+        ValueError: If the network's time step is not the task's.
+
+    Example:
+        >>> from tauflow.networks import RateRNN
+        >>> from tauflow.tasks import FlipFlop
+        >>> silent = RateRNN(jnp.zeros((5, 5)), jnp.zeros((5, 2)), jnp.zeros((2, 5)))
+        >>> run_trials(FlipFlop(), silent, 4, jax.random.key(0))[1].states.shape
+        (100, 4, 5)
+    """
+    dt = getattr(network, "dt", task.dt)
+    if dt != task.dt:
+        raise ValueError(f"The network's dt is {dt!r} and the task's is {task.dt!r}; give both the same time step.")
+    key_trials, key_noise = jax.random.split(key)
+    batch = task.sample(trials, key=key_trials, dtype=_precision(network))
+    return batch, network(batch.inputs, key=key_noise)
 
 
 def _precision(network: Any) -> str:

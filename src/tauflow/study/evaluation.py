@@ -78,7 +78,7 @@ class TrialEvaluation:
 
     def loss(self, network: Any, member: int) -> float:
         """The mean squared error on the batch."""
-        return _finite(_on_trials(network, self._batch, self._key(member)))
+        return _finite(_on_trials(network, self.task, self._batch, self._key(member)))
 
     def shown(self, run: Run) -> xr.Dataset:
         """`example_inputs (time, input)`, `example_targets`, `example_mask (time, output)`, `example_outputs`."""
@@ -87,7 +87,7 @@ class TrialEvaluation:
         def answer(member: int) -> NDArray[np.floating]:
             if not has_ended(run, member):
                 return np.full(example.targets[:, 0].shape, np.nan, np.float32)
-            return np.asarray(_answer(run.network(run=member), example.inputs, self._key(member)))[:, 0]
+            return np.asarray(_answer(run.network(run=member), self.task, example.inputs, self._key(member)))[:, 0]
 
         outputs = np.stack([answer(member) for member in range(run.n_runs)])
         variables = {
@@ -152,10 +152,10 @@ def _exact(objective: Any, network: Any) -> jax.Array:
 
 
 @eqx.filter_jit
-def _answer(network: Any, inputs: jax.Array, key: jax.Array) -> jax.Array:
-    return network(inputs, key=key).outputs
+def _answer(network: Any, task: Task, inputs: jax.Array, key: jax.Array) -> jax.Array:
+    return task.answer(network(inputs, key=key).outputs)
 
 
 @eqx.filter_jit
-def _on_trials(network: Any, batch: Trials, key: jax.Array) -> jax.Array:
-    return mean_squared_error(network(batch.inputs, key=key).outputs, batch.targets, batch.mask)
+def _on_trials(network: Any, task: Task, batch: Trials, key: jax.Array) -> jax.Array:
+    return mean_squared_error(_answer(network, task, batch.inputs, key), batch.targets, batch.mask)

@@ -96,6 +96,7 @@ RECIPES: dict[str, Recipe] = {
     "oscillator": filter_recipe(Flow(2.0, planted=(0.5, 0.5), probe={"outlier_pair": outlier_pair}), gain=0.1),
     "exponential-sum": filter_recipe(Flow(10.0)),
     "sampled-filter": filter_recipe(Flow(10.0)),
+    "reaching": Recipe(Descent(steps=500, learning_rate=lambda neurons, gain, target: 3e-3)),
 }
 
 

@@ -14,6 +14,7 @@ from tauflow.tasks.filters import FilterTask, Realisation, SampledFilter
 from tauflow.tasks.fixed_point import FixedPoint
 from tauflow.tasks.flip_flop import FlipFlop
 from tauflow.tasks.mante import COHERENCES, SIGNS, Mante
+from tauflow.tasks.reaching import PERTURBATIONS, Hand, Reaching, direction_error
 from tauflow.tasks.romo import Romo
 from tauflow.tasks.settings import setting
 
@@ -22,6 +23,7 @@ TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
         FlipFlop, Mante, Romo, FixedPoint, Cosine, LeakyIntegrator, DampedOscillator, ExponentialSum, SampledFilter,
+        Reaching,
     )
 }  # fmt: skip
 
@@ -55,6 +57,7 @@ def make_task(name: str, **parameters: Any) -> Task:
 
 __all__ = [
     "COHERENCES",
+    "PERTURBATIONS",
     "SIGNS",
     "TASKS",
     "Cosine",
@@ -63,8 +66,10 @@ __all__ = [
     "FilterTask",
     "FixedPoint",
     "FlipFlop",
+    "Hand",
     "LeakyIntegrator",
     "Mante",
+    "Reaching",
     "Realisation",
     "Romo",
     "SampledFilter",
@@ -73,6 +78,7 @@ __all__ = [
     "as_index",
     "as_sign",
     "as_steps",
+    "direction_error",
     "draw_uniform",
     "make_task",
     "one_hot",

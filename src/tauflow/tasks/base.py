@@ -112,6 +112,13 @@ class Task(eqx.Module):
     def draw(self, trials: int, key: Array, dtype: str) -> Trials:
         """Draw the trials; `sample` has checked the arguments and checks the shapes that come back."""
 
+    def answer(self, outputs: Array) -> Array:
+        """What is compared with the targets, (time, *trials, n_out): here a network's outputs themselves.
+
+        A task whose outputs act on something, such as forces on a hand, gives what that does.
+        """
+        return outputs
+
     @property
     def steps(self) -> int:
         """Number of time steps of a trial."""
