@@ -89,7 +89,8 @@ NULLS = [
     ("s6", "smooth_nonlinearities_decay_exponentially", "adjoint", lambda d: 0 * d["adjoint"] + 0.5 ** d["index"]),
     ("s6", "linear_network_keeps_its_subspace", "ranks", rank_as_nonlinear),
     ("s6", "linear_network_keeps_its_subspace", "outside", lambda data: 0.1 + 0 * data["outside"]),
-    ("s6", "change_of_weights_has_low_rank", "unfolded", lambda data: 0 * data["unfolded"] + (data["index"] + 1) / 200),
+    ("s6", "change_of_weights_has_low_tensor_rank", "parafac", lambda d: 0 * d["parafac"] + d["components"] / 200),
+    ("s6", "change_of_weights_has_low_tensor_rank", "parafac", lambda d: 1 + 0 * d["parafac"]),
     ("s6", "chaos_does_not_prevent_it", "apart", lambda data: -abs(data["apart"])),
     ("s6", "chaos_does_not_prevent_it", "gradient", lambda data: 1 + 0 * data["gradient"]),
 ]

@@ -2,8 +2,8 @@ r"""Sup. Fig. 1: the pitchfork of a network of tensor rank one, $\dot x = c\,ab^
 
 Here $a = b = (-1, 1)/\sqrt2$, and the one strength c is what learning changes from trial to trial. For φ = tanh the
 origin loses its stability at c = 1 to two fixed points; for the identity there is a line attractor at c = 1 and
-everything along it grows beyond. At c = 1 itself tanh comes to the origin only as one over the root of time, so that its
-ends are shown and not judged.
+everything along it grows beyond. At c = 1 itself tanh comes to the origin only as one over the root of time, so that
+its ends are shown and not judged.
 """
 
 from __future__ import annotations
