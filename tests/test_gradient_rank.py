@@ -102,7 +102,7 @@ def rank(A):
 def test_gradients_are_those_of_autodiff(phi, loss):
     net = Net(phi=phi, start=1.0)
     x, a = net.adjoint(loss)
-    exact = jax.grad(net.loss, (0, 1, 2))(net.W, net.B, net.D, loss)
+    exact = jax.jit(jax.grad(net.loss, (0, 1, 2)), static_argnums=3)(net.W, net.B, net.D, loss)
     found = (
         discrete_gradient(a, net.before(x), net.dt),
         discrete_gradient(a, net.u, net.dt),
@@ -116,7 +116,7 @@ def test_gradients_are_those_of_autodiff(phi, loss):
 def test_the_product_tends_to_the_differential_equation_at_first_order(loss):
     """Against the equations of state and adjoint solved together backwards, and the integral of their product."""
     errors = []
-    for steps in (50, 100, 200, 400):
+    for steps in (50, 100, 200):
         net = Net(5, 1, 2, dt=2.0 / steps, steps=steps, start=1.0)
         net.u, net.y["integrated"] = np.ones((steps, 1)), np.tile(net.y["terminal"], (steps, 1))
         errors.append(off(net.gradient(loss), continuous_gradient(net, loss)))
@@ -222,9 +222,10 @@ def test_sums_of_gradients():
         assert (bound[2 * Q :] < 1e-12).all(), "the rank of a sum is at most the sum of the ranks"
     same = sum_bounds(np.tile([3.0, 2.0, 1.0], (2, 1)), [0.5, 0.5])
     np.testing.assert_allclose(same, [3.0, 2.5, 2.0])  # 1+1, 1+2, 2+2
-    parts = np.diag([3.0, 0, 0]), np.diag([0, 2.0, 0])  # attained
-    np.testing.assert_allclose(sum_bounds([[3.0, 0, 0], [2.0, 0, 0]], [1, 1]), [5.0, 2.0, 0.0])
-    np.testing.assert_allclose(np.linalg.svd(parts[0] - parts[1] @ [[0, 1, 0], [1, 0, 0], [0, 0, 1]])[1][0] <= 5, True)
+    bound = sum_bounds([[3.0, 0, 0], [2.0, 0, 0]], [1, 1])
+    np.testing.assert_allclose(bound, [5.0, 2.0, 0.0])
+    along, across = ([np.diag([3.0, 0, 0]), second] for second in (np.diag([2.0, 0, 0]), np.diag([0, 2.0, 0])))
+    assert np.linalg.norm(sum(along), 2) == bound[0] and np.linalg.svd(sum(across))[1][1] == bound[1], "attained"
 
 
 def test_momentum_weights_are_those_of_optax():
@@ -257,16 +258,18 @@ def learned(net, loss, *, optimizer=None, trials=1, steps=12, joint=False):
         return (net.dt if loss == "integrated" else 1.0) * (error**2).sum() / trials
 
     optimizer = optimizer or optax.sgd(0.05)
-    state, slope, path, losses = optimizer.init(p), jax.jit(jax.value_and_grad(mean)), [net.W], []
-    for _ in range(steps):
-        value, gradient = slope(p)
-        losses.append(float(value))
-        with jax.numpy_dtype_promotion("standard"):
-            update, state = optimizer.update(gradient, state)
-            p = optax.apply_updates(p, update)
-        path.append(np.asarray(p["W"]))
+
+    def step(carry, _):
+        p, state = carry
+        value, gradient = jax.value_and_grad(mean)(p)
+        update, state = optimizer.update(gradient, state)
+        p = optax.apply_updates(p, update)
+        return (p, state), (value, p["W"])
+
+    with jax.numpy_dtype_promotion("standard"):
+        _, (losses, path) = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), length=steps))(p)
     assert losses[-1] < 0.99 * losses[0], "it learns"
-    return np.stack(path)
+    return np.concatenate([net.W[None], path])
 
 
 CASES = [  # m, d, loss, trials, x(0) anywhere, rank of one update as measured and as bounded
