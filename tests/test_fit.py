@@ -19,7 +19,7 @@ truth = low_rank_truth.truth
 
 SMALL = {"trials": 48, "neurons": 30, "bins": 30, "rank": 2, "units": 40, "noise": 0.4}
 BLOCKS = ({"time": 6, "trial": 8}, {"time": 2, "trial": 4})
-SETTINGS = {"units": 40, "steps": 500, "learning_rate": 0.02, "tolerance": 1e-4}
+SETTINGS = {"units": 40, "steps": 400}
 
 
 @pytest.fixture(scope="module")

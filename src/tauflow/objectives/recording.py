@@ -59,7 +59,7 @@ class RecordingError(eqx.Module):
     mask: Array
     loss: str = eqx.field(static=True, default="mse")
     trial_dropout: float = eqx.field(static=True, default=0.2)
-    penalty: float = eqx.field(static=True, default=0.01)
+    penalty: float = eqx.field(static=True, default=1e-4)
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class RecordingError(eqx.Module):
         *,
         loss: str = "mse",
         trial_dropout: float = 0.2,
-        penalty: float = 0.01,
+        penalty: float = 1e-4,
     ) -> None:
         if loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}; it must be 'mse' or 'poisson'.")
