@@ -92,7 +92,7 @@ def still_kernel(run: Run, i: int, member: FilterMember) -> Found:
     told = f"The tangent kernel changes by {_percent(change)} of itself while W changes by {_percent(moved)}"
     return Found(
         name, change, KERNEL_LIMIT,
-        f"{told}; {_percent(KERNEL_LIMIT)} is allowed, which asks for a small gamma0 and a learnable target.",
+        f"{told}; {_percent(KERNEL_LIMIT)} is allowed: take a small gamma0 and a target inside the learnable range.",
     )  # fmt: skip
 
 
