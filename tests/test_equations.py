@@ -22,7 +22,17 @@ VERDICTS = ("holds", "condition", "corrected", "completed", "added", "step", "no
 NUMBERED = {  # the last equation under each letter
     "schuessler2020": [("", 122)],
     "bordelon2025": [("", 5), ("A", 18), ("B", 15), ("C", 6), ("D", 47), ("E", 23), ("F", 17)],
-    "pellegrino2023": [("A.2.", 3), ("A.3.", 5), ("D.1.", 18), ("D.2.", 13), ("D.3.", 7), ("D.4.", 2)],
+    "pellegrino2023": [
+        ("A.1.", 2),
+        ("B.0.", 1),
+        ("C.0.", 2),
+        ("A.2.", 3),
+        ("A.3.", 5),
+        ("D.1.", 18),
+        ("D.2.", 13),
+        ("D.3.", 7),
+        ("D.4.", 2),
+    ],
 }
 LETTER = r"[A-Z]\.\d+\.|[A-Z]?"  # what goes before the number, such as A or D.2.
 
