@@ -68,6 +68,7 @@ def test_strengths_follow_those_of_the_truth(small, fitted):
     assert mixed.max() < 0.6
 
 
+@pytest.mark.slow
 def test_one_component_is_not_enough(small, fitted):
     made, _, _, masks = small
     poor = fit_low_tensor_rank(made, rank=1, masks=masks, key=jax.random.key(1), **SETTINGS)
@@ -104,6 +105,7 @@ def test_a_fit_is_kept_and_gone_on_with(small, fitted):
         load_fit(out / "training" / "run.zarr")
 
 
+@pytest.mark.slow
 def test_trials_that_were_not_recorded_are_predicted(small):
     made, clean, _, _ = small
     missing = np.arange(21, 25)
@@ -120,6 +122,7 @@ def test_trials_that_were_not_recorded_are_predicted(small):
         fit.predict([22])
 
 
+@pytest.mark.slow
 def test_counts_of_spikes_are_fitted_by_their_likelihood(small):
     _, clean, _, _ = small
     rates = np.exp(0.5 * clean)

@@ -20,7 +20,7 @@ TASKS = {
 SIGN = {"rotation": -1, "force field": 1}
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=["rotation", pytest.param("force field", marks=pytest.mark.slow)])
 def learned(request):
     task = TASKS[request.param]
     key = jax.random.key(4)
