@@ -89,7 +89,6 @@ def test_latents_rates_and_gradients_agree_with_autodiff(phi, per_trial):
     assert_close(ours(*case), theirs(*case))
 
 
-@both_modes
 def test_states_are_those_of_the_whole_network_and_so_are_gradients(phi="softplus"):
     a, c, b, z0, drive = draw()
 
@@ -123,7 +122,6 @@ def test_every_shape_agrees_with_autodiff(time, trials, n, rank, inputs):
     assert_close(ours(*case), value_and_gradients(lambda *case: plain(*case, "tanh", 0.4))(*case))
 
 
-@both_modes
 def test_no_drive_is_a_drive_of_zeros():
     a, c, b, z0, drive = draw(inputs=0)
 
@@ -134,7 +132,6 @@ def test_no_drive_is_a_drive_of_zeros():
     assert_close(ours, gradients(lambda *case: plain(*case, 0 * drive, "tanh", 0.5)))
 
 
-@both_modes
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_loss_of_latents_or_of_rates_alone_has_its_gradient(which):
     case = draw()
@@ -154,7 +151,6 @@ def measure(parameters, z, r, data):
     return (error**2).sum() + (z**3).sum(), (jnp.abs(error).sum(), there.sum())
 
 
-@both_modes
 @pytest.mark.parametrize("trials", [(4,), (2, 3)], ids=str)
 def test_a_sum_over_time_and_its_gradients_are_those_of_all_rates_at_once(trials):
     case = draw(trials=trials)
@@ -190,7 +186,6 @@ def test_second_derivatives_agree_with_autodiff():
     assert_close(second(lambda *case: simulate_latent(*case, phi="tanh", alpha=0.4)), want, 10 * TOLERANCE)
 
 
-@both_modes
 def test_vmap_gives_each_member_its_own_result():
     cases = [draw(seed=seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
@@ -200,7 +195,6 @@ def test_vmap_gives_each_member_its_own_result():
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], ours(*stacked)), theirs(*case))
 
 
-@both_modes
 def test_linear_network_is_powers_of_a_matrix():
     a, c, b, z0, _ = draw(inputs=0, trials=())
     step = 0.7 * np.eye(3) + 0.3 * np.diag(c) @ np.asarray(b).T @ np.asarray(a)
@@ -259,7 +253,6 @@ BAD = {
 }
 
 
-@both_modes
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_input_is_answered_by_a_sentence(bad):
     changed, sentence = BAD[bad]

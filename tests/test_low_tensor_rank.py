@@ -90,7 +90,6 @@ def squared_error(network, target):
     return ((network(CONDITIONS, len(target)).outputs - target) ** 2).sum()
 
 
-@both_modes
 def test_total_and_its_gradient_are_those_of_all_outputs_at_once():
     network = learned(make(decoder="orthonormal", output="softplus", **KINDS["free inputs"]))
     target = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 5)), BEST)
@@ -106,7 +105,6 @@ def test_total_and_its_gradient_are_those_of_all_outputs_at_once():
         assert_close(got, np.asarray(other), 20 * TOLERANCE)
 
 
-@both_modes
 @pytest.mark.parametrize("kind", ["no inputs", "inputs of an equation"])
 def test_gradient_reaches_all_that_learns(kind):
     network, target = learned(make(**KINDS[kind])), jnp.ones((6, 4, 5), BEST)
@@ -135,7 +133,6 @@ def test_random_network_starts_as_its_authors_start_it():
     assert_close(S @ S.T, rational_quadratic(range(200)) + 0.01 * np.eye(200), 1e-6)
 
 
-@both_modes
 @pytest.mark.parametrize("shape", [(3, 7), (7, 7), (7, 3)], ids=str)
 def test_orthonormal_decoder_has_the_span_and_a_smooth_derivative(shape):
     M = jnp.asarray(np.random.default_rng(0).normal(size=shape), BEST)
@@ -164,7 +161,6 @@ def test_network_is_rebuilt_from_what_a_run_keeps(kind):
     assert np.array_equal(again(CONDITIONS, 5).outputs, network(CONDITIONS, 5).outputs)
 
 
-@both_modes
 def test_jit_and_vmap_change_nothing():
     nets = [make(seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *nets)
@@ -276,7 +272,6 @@ def test_smooth_covariances_of_many_trials_have_a_root_in_both_forms():
         assert np.isfinite(smoothing_matrix(A, 0.1, form)).all()
 
 
-@both_modes
 def test_any_covariance_can_be_given():
     network = make(covariance=lambda ids: np.diag(1.0 + np.asarray(ids)), sigma=1.0)
     assert_close(network.smoothing, np.diag(np.sqrt(2.0 + np.array(IDS))), 1e-6)
@@ -285,7 +280,6 @@ def test_any_covariance_can_be_given():
 # Inputs ---------------------------------------------------------------------------------------------------------
 
 
-@both_modes
 def test_inputs_of_an_equation_follow_it_step_by_step():
     rng = np.random.default_rng(0)
     v, layers, D = rng.normal(size=(2, 4)), rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 4))
@@ -298,7 +292,6 @@ def test_inputs_of_an_equation_follow_it_step_by_step():
         assert_close(u, np.tanh(v @ (D / np.linalg.norm(D, axis=1, keepdims=True)).T), 10 * TOLERANCE)
 
 
-@both_modes
 def test_inputs_end_with_their_bins():
     network = make(inputs="free", input_steps=3)
     silent = eqx.tree_at(lambda net: net.u, network, 0 * network.u)
