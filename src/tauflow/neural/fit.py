@@ -116,17 +116,13 @@ class Fit(Run):
         """The network with the strengths of other trials."""
         options, data = self.options, self.data
         fitted, epochs = data["trial_id"].values, data["epoch"].values
-        recording = xr.Dataset(coords={"epoch": ("trial", epochs)})
         nearest = np.abs(ids[:, None] - fitted).argmin(axis=1)  # (trial,)
-        A = options.covariance(recording)(ids, fitted, epochs[nearest])
+        A = options.covariance(epochs)(ids, fitted, epochs[nearest])
         strengths = predict_factors(
             network.c_latent, network.c_offset, network.smoothing, A, sigma=options.sigma
         )  # (trial, R)
-        at = {int(trial): k for k, trial in enumerate(fitted)}
-        own = np.asarray(network.trial_factors)
-        for row, trial in enumerate(ids.tolist()):
-            if trial in at:
-                strengths[row] = own[at[trial]]
+        known = np.isin(ids, fitted)  # then the nearest trial is that one
+        strengths[known] = np.asarray(network.trial_factors)[nearest[known]]
         arrays = {name: getattr(network, name) for name in PARAMETERS}
         offset = np.asarray(network.c_offset, np.float64)
         latent = {"c_latent": strengths - offset, "smoothing": np.eye(len(ids))}

@@ -78,9 +78,8 @@ class Options:
             if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
                 raise ValueError(f"{name} is {value!r}; it must be a {'whole ' * (name in whole)}number > 0.")
 
-    def covariance(self, recording: xr.Dataset) -> Callable[..., NDArray[np.float64]]:
-        """Covariance of strengths between trials of given ids (and epochs), of the recording's by default."""
-        epochs = recording["epoch"].values
+    def covariance(self, epochs: NDArray[Any]) -> Callable[..., NDArray[np.float64]]:
+        """Covariance of strengths between trials of given ids and those fitted, whose epochs are given."""
 
         def of(ids: Any, others: Any = None, own_epochs: Any = None) -> NDArray[np.float64]:
             A = rational_quadratic(ids, others, length=self.length, scale=self.scale)
@@ -128,20 +127,21 @@ class Problem:
         self.names, conditions = np.unique(recording["condition"].values, return_inverse=True)
         self.conditions = conditions.astype(np.int32)
         self.alpha = min(float(recording.attrs["bin_s"]) / options.time_constant_s, 1.0)
-        self._train, self._test = (np.stack([getattr(each, kind) for each in self.masks]) for kind in Masks._fields)
-
-    def objective(self, mask: Any = 0) -> RecordingError:
-        """The loss on one of the masks."""
-        return RecordingError(
+        train, test = (np.stack([getattr(each, kind) for each in self.masks]) for kind in Masks._fields)
+        self._objective = RecordingError(
             self.activity,
             self.conditions,
-            self._train,
-            self._test,
-            mask,
-            loss=self.options.loss,
-            trial_dropout=self.options.trial_dropout,
-            penalty=self.options.penalty,
+            train,
+            test,
+            loss=options.loss,
+            trial_dropout=options.trial_dropout,
+            penalty=options.penalty,
         )
+        self._ends = {kind: self._null_and_least(kind) for kind in Masks._fields}
+
+    def objective(self, mask: Any = 0) -> RecordingError:
+        """The loss on one of the masks; all of them share the arrays."""
+        return eqx.tree_at(lambda whole: whole.mask, self._objective, jax.numpy.asarray(mask))
 
     def network(self, rank: int, units: int, *, key: jax.Array) -> LowTensorRankRNN:
         """Draw the network that a fit starts from; its outputs begin at each neuron's mean."""
@@ -153,7 +153,7 @@ class Problem:
             conditions=len(self.names),
             trial_ids=data["trial_id"].values,
             key=key,
-            covariance=options.covariance(data),
+            covariance=options.covariance(data["epoch"].values),
             sigma=options.sigma,
             phi=options.phi,
             alpha=self.alpha,
@@ -171,19 +171,16 @@ class Problem:
         For squared errors it is the variance explained; for Poisson losses the deviance explained, whose 1 is a
         prediction of every count.
         """
-        y = self.activity.astype(np.float64)
-        constant = np.zeros_like(y) if self.options.loss == "mse" else np.broadcast_to(self.centre, y.shape)
-        null: list[float] = []
-        least: list[float] = []
-        for each in self.masks:
-            where = getattr(each, kind)
-            if not where.any():
-                null, least = [*null, np.nan], [*least, np.nan]
-                continue
-            null.append(_entry_losses(y, constant, self.options.loss)[where].mean())
-            least.append(_entry_losses(y, y, self.options.loss)[where].mean())
-        top, floor = np.array(null), np.array(least)
-        return np.asarray((top - losses) / (top - floor), np.float64)
+        null, least = self._ends[kind]
+        return np.asarray((null - losses) / (null - least), np.float64)
+
+    def _null_and_least(self, kind: str) -> NDArray[np.float64]:
+        """Mean losses of a constant rate per neuron and of the data themselves, shape (2, mask); NaN of no entries."""
+        loss, y = self.options.loss, self.activity.astype(np.float64)
+        constant = np.zeros_like(y) if loss == "mse" else np.broadcast_to(self.centre, y.shape)
+        ends = [_entry_losses(y, rate, loss) for rate in (constant, y)]
+        masks = [getattr(each, kind) for each in self.masks]
+        return np.array([[end[where].mean() if where.any() else np.nan for where in masks] for end in ends])
 
 
 def _entry_losses(y: NDArray[np.float64], rate: NDArray[np.float64], loss: str) -> NDArray[np.float64]:
