@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from tauflow.analysis.arguments import generator
+
 AXES = ("time", "trial", "neuron")
 HIDDEN = {"time": 10, "trial": 20, "neuron": 1}
 TESTED = {"time": 5, "trial": 10, "neuron": 1}
@@ -71,7 +73,7 @@ def block_masks(
     tested_sizes = _sizes("test_block", {**TESTED, **(test_block or {})}, hidden_sizes)
     if not (isinstance(fraction, (int, float)) and 0 < fraction < 1):
         raise ValueError(f"fraction is {fraction!r}; it must be a number between 0 and 1, for example 0.2.")
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    rng = generator(key)
     hidden, test = np.zeros((2, *sizes), bool)
     margins = [(outer - inner) // 2 for outer, inner in zip(hidden_sizes, tested_sizes, strict=True)]
     left = fraction * hidden.size
