@@ -12,7 +12,7 @@ import xarray as xr
 
 from tauflow.learning import Progress
 from tauflow.neural.masks import Masks, block_masks
-from tauflow.neural.training import Options, Problem, stopping, train
+from tauflow.neural.training import Options, Problem, best, train
 
 
 def cross_validate(
@@ -30,7 +30,7 @@ def cross_validate(
 ) -> xr.Dataset:
     """Fit networks of several ranks, from several starts and on several masks, on all cores.
 
-    Every network is taken where its own held-out loss came to rest, as `fit_low_tensor_rank` ends.
+    Every network is taken where its own held-out loss is lowest, as in `fit_low_tensor_rank`.
 
     Args:
         recording: The recording.
@@ -84,7 +84,7 @@ def cross_validate(
 
 
 def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
-    """Losses of every member where its own fit ends, (seed, mask)."""
+    """Losses of every member at its best, (seed, mask)."""
     seeds, count = int(data["seed"].values.max()) + 1, len(problem.masks)
     names = ("train_loss", "test_loss", "explained_train", "explained_test", "updates")
     found = {name: np.full((seeds, count), np.nan) for name in names}
@@ -92,7 +92,7 @@ def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
         if data["status"].values[i] != "done":
             continue
         here = (int(seed), int(mask))
-        end = stopping(data["probe_test"].values[i, :, mask], problem.options)
+        end = best(data["probe_test"].values[i, :, mask], problem.options)
         for kind in ("train", "test"):
             losses = data[f"probe_{kind}"].values[i, end]  # (mask,)
             found[f"{kind}_loss"][here] = losses[mask]
