@@ -19,8 +19,8 @@ def cross_validate(
     recording: xr.Dataset,
     ranks: Sequence[int],
     units: int | Sequence[int] = 200,
-    seeds: int = 2,
-    masks: int | Sequence[Masks] = 2,
+    seeds: int = 1,
+    masks: int | Sequence[Masks] = 4,
     *,
     key: jax.Array,
     out: str | Path | None = None,
@@ -37,7 +37,8 @@ def cross_validate(
         ranks: Numbers of components to try.
         units: Number of units, or several to try.
         seeds: Number of starts.
-        masks: Masks, or how many to draw by `block_masks`.
+        masks: Masks, or how many to draw by `block_masks`. Standard errors of a few are themselves uncertain: with two
+            masks chance may choose a rank too large.
         key: JAX random key.
         out: Folder for checkpoints, one for each rank and number of units; None keeps everything in memory.
         resume: Go on with what is in `out`.
