@@ -1,5 +1,7 @@
 """The recurrence in the coordinates of its columns, against the whole network, autodiff and exact answers."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from tauflow import latent
 from tauflow.latent import simulate_latent, sum_latent
 from tauflow.simulate import LowRank, simulate
 
@@ -219,7 +222,8 @@ def equations(jaxpr, depth=0):
                     yield from equations(inner, inside)
 
 
-def test_nothing_of_units_by_units_is_made_and_a_sum_keeps_no_rates():
+def test_nothing_of_units_by_units_is_made_and_a_sum_keeps_few_rates(monkeypatch):
+    monkeypatch.setattr(latent, "BLOCK", 5 * 13)  # the rates of one step
     case = draw(time=11, trials=(5,), n=13)
     parameters, data = (
         (jnp.ones((2, 13), BEST), jnp.zeros(2, BEST)),
@@ -233,7 +237,28 @@ def test_nothing_of_units_by_units_is_made_and_a_sum_keeps_no_rates():
     over_time = shapes(lambda *case: sum_latent(measure, parameters, data, *case, phi="tanh", alpha=0.3)[0])
     at_once = shapes(lambda *case: measure(parameters, *simulate_latent(*case, phi="tanh", alpha=0.3), data)[0])
     assert all(shape.count(13) < 2 for shape in over_time | at_once)
-    assert (11, 5, 13) in at_once and (11, 5, 13) not in over_time and (11, 5, 2) not in over_time
+    sizes = {math.prod(shape) for shape in over_time}
+    assert (11, 5, 13) in at_once and 11 * 5 * 13 not in sizes and max(sizes) == 11 * 5 * 5  # the latents
+
+
+def test_how_many_steps_are_a_block_makes_no_difference(monkeypatch):
+    case = draw(time=12, trials=(5,), n=13)
+    parameters, data = (jnp.ones((2, 13), BEST), jnp.zeros(2, BEST)), (
+        jnp.asarray(np.random.default_rng(0).normal(size=(12, 5, 2)), BEST),
+        jnp.asarray(np.arange(12).reshape(12, 1, 1) % 3 > 0),
+    )  # fmt: skip
+    found = {}
+    for steps in (1, 4, 12):
+        monkeypatch.setattr(latent, "BLOCK", steps * 5 * 13)
+
+        def total(parameters, *case):
+            return sum_latent(measure, parameters, data, *case, phi="tanh", alpha=0.3)
+
+        found[steps] = jax.jit(jax.value_and_grad(total, argnums=range(6), has_aux=True))(parameters, *case)
+        found[-steps] = jax.jit(lambda *case: total(*case))(parameters, *case)  # without derivatives
+        assert_close(found[-steps], found[steps][0])
+    assert_close(found[1], found[12])
+    assert_close(found[4], found[12])
 
 
 _A, _C, _B, _Z, _D = draw()

@@ -35,6 +35,8 @@ from jax.typing import ArrayLike
 
 from tauflow.simulate import Phi, _check_elementwise, _checked_alpha, _dot, _rows, _slopes, nonlinearity
 
+BLOCK = 131_072  # rates that are treated as one array: half a megabyte in float32, about a core's own cache
+
 Measure = Callable[[Any, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
@@ -220,39 +222,60 @@ def _run_back(
         alpha: Step.
         latents: Latents after each step, (time, trial, R + m).
         read: bᵀr before each step, (time, trial, R).
-        direct: `direct(given_t, z_t, r_t, sums)` makes the direct derivatives by z_t and r_t (None for 0), and the
-            next `sums`.
+        direct: `direct(given, z, r, sums)` of a block of times makes the direct derivatives by z and r (None for 0),
+            and the next `sums`.
         given: What it needs, a tree with leading axis time.
         sums: What it starts from.
     """
     f, rank = nonlinearity(phi), case.b.shape[1]
     a_T, b_T, c = case.a.T, case.b.T, _rows(case.c, case.z0)
 
-    def back(later: jax.Array, z: jax.Array, x: jax.Array, r: jax.Array, zbar: Any, rbar: Any) -> tuple[Any, ...]:
+    def back(later: jax.Array, now: tuple[Any, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        slopes, zbar, rbar = now  # of one time
         u = alpha * c * later[:, :rank]  # (trial, R)
         pulled = _dot(u, b_T)  # (trial, n)
-        q = _slopes(phi, r, x) * (pulled if rbar is None else pulled + rbar)
+        q = slopes * (pulled if rbar is None else pulled + rbar)
         zeta = (1 - alpha) * later + _dot(q, case.a)  # (trial, R + m)
-        return zeta if zbar is None else zeta + zbar, _dot(q.T, z), _dot(r.T, u)
+        zeta = zeta if zbar is None else zeta + zbar
+        return zeta, (zeta, q, u)
 
-    def step(carry: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any, jax.Array]:
+    def block(carry: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any, jax.Array]:
         later, for_a, for_b, sums = carry
         z, given_t = now
         x = _dot(z, a_T)
-        r = f(x)  # (trial, n)
+        r = f(x)  # (block, trial, n)
         zbar, rbar, sums = direct(given_t, z, r, sums)
-        zeta, more_a, more_b = back(later, z, x, r, zbar, rbar)
-        return (zeta, for_a + more_a, for_b + more_b, sums), zeta
+        later, (zeta, q, u) = lax.scan(back, later, (_slopes(phi, r, x), zbar, rbar), reverse=True)
+        return (later, for_a + _summed(q, z), for_b + _summed(r, u), sums), zeta
 
     none = jnp.zeros_like
     start = (none(case.z0), none(case.a), none(case.b), sums)
-    (first, for_a, for_b, sums), zeta = lax.scan(step, start, (latents, given), reverse=True)
+    size = _block_size(len(latents), case)
+    (first, for_a, for_b, sums), zeta = lax.scan(block, start, _cut((latents, given), size), reverse=True)
+    zeta = zeta.reshape(latents.shape)
     x = _dot(case.z0, a_T)
-    zeta0, more_a, more_b = back(first, case.z0, x, f(x), None, None)
+    r = f(x)
+    zeta0, (_, q, u) = back(first, (_slopes(phi, r, x), None, None))
     for_c = alpha * (zeta[..., :rank] * read).sum(axis=0)  # (trial, R)
     for_c = for_c if case.c.shape == for_c.shape else for_c.sum(axis=0, keepdims=True)
     for_drive = None if case.drive is None else alpha * zeta
-    return _Recurrence(for_a + more_a, for_c, for_b + more_b, zeta0, for_drive), sums
+    return _Recurrence(for_a + _summed(q, case.z0), for_c, for_b + _summed(r, u), zeta0, for_drive), sums
+
+
+def _block_size(steps: int, case: _Recurrence) -> int:
+    """Number of steps, a divisor of all, whose rates fit into a core's cache and are treated as one array."""
+    most = max(1, BLOCK // max(case.z0.shape[0] * case.a.shape[0], 1))
+    return next(size for size in range(min(most, max(steps, 1)), 0, -1) if steps % size == 0)
+
+
+def _cut(tree: Any, size: int) -> Any:
+    """Arrays (time, ...) as (block, time in it, ...)."""
+    return jax.tree.map(lambda leaf: leaf.reshape(len(leaf) // size, size, *leaf.shape[1:]), tree)
+
+
+def _summed(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Sum over times and trials of outer products, (n, R), of (..., n) and (..., R)."""
+    return _dot(rows.reshape(-1, rows.shape[-1]).T, columns.reshape(-1, columns.shape[-1]))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -294,13 +317,20 @@ def _sum(phi: Phi, measure: Measure, steps: int, parameters: Any, data: Any, cas
     f, a_T = nonlinearity(phi), case.a.T
 
     def at(z: jax.Array, data: Any) -> tuple[jax.Array, Any]:
-        return measure(parameters, z, f(_dot(z, a_T)), data)
+        return _measured(measure, parameters, z, f(_dot(z, a_T)), data)
 
     def step(sums: Any, now: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, sums, at(*now)), None
 
-    shapes = jax.eval_shape(at, latents[0], jax.tree.map(lambda leaf: leaf[0], data))
-    return lax.scan(step, _zeros(shapes), (latents, data))[0]
+    blocks = _cut((latents, data), _block_size(steps, case))
+    shapes = jax.eval_shape(at, *jax.tree.map(lambda leaf: leaf[0], blocks))
+    return lax.scan(step, _zeros(shapes), blocks)[0]
+
+
+def _measured(measure: Measure, parameters: Any, z: jax.Array, r: jax.Array, data: Any) -> tuple[jax.Array, Any]:
+    """A measure summed over a block of times."""
+    each = jax.vmap(measure, in_axes=(None, 0, 0, 0))(parameters, z, r, data)
+    return jax.tree.map(lambda leaf: leaf.sum(axis=0), each)
 
 
 def _zeros(shapes: Any) -> Any:
@@ -318,7 +348,9 @@ def _sum_forward(
     latents, read, _ = _run(phi, steps, case, alpha, keep=False)
 
     def direct(data_t: Any, z: jax.Array, r: jax.Array, sums: Any) -> tuple[Any, ...]:
-        value, pull, aside = jax.vjp(lambda p, z, r: measure(p, z, r, data_t), parameters, z, r, has_aux=True)
+        value, pull, aside = jax.vjp(
+            lambda p, z, r: _measured(measure, p, z, r, data_t), parameters, z, r, has_aux=True
+        )
         for_parameters, zbar, rbar = pull(jnp.ones_like(value))
         return zbar, rbar, jax.tree.map(jnp.add, sums, (value, aside, for_parameters))
 
