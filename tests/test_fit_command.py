@@ -1,5 +1,6 @@
 """`tauflow fit`: from a file to tables and a folder, one sentence for every mistake, and nothing lost on the way."""
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -13,18 +14,18 @@ from typer.testing import CliRunner
 import tauflow.plots
 from tauflow.cli import app
 from tauflow.cli.progress import ProgressLine
+from tauflow.cli.show import fit_sentences, fit_tables
 from tauflow.learning import Progress
 from tauflow.neural import load_fit, load_recording, recording
-from tauflow.neural.cross_validation import choose_rank
 from tauflow.neural.training import Options
 from tauflow.run import RunError, read_store
-from tauflow.study import RecordingConfiguration, StudyInterrupted, prepare, study_recording
+from tauflow.study import RecordingConfiguration, RecordingStudy, StudyInterrupted, prepare, study_recording
 
 pytestmark = pytest.mark.x64off("only")
 
 NWB = Path(__file__).parent / "data" / "learning.nwb"
 ALIGNED = ["--align", "go_cue_time", "--window", "-0.1", "0.5", "--bin", "0.02", "--condition", "target"]
-SMALL = ["--units", "10", "--steps", "60", "--hide", "4", "6", "--bin", "0.02"]
+SMALL = ["--units", "10", "--steps", "60", "--hide", "4", "6", "--bin", "0.02", "--masks", "1"]
 
 
 def call(*arguments):
@@ -70,8 +71,8 @@ def no_page(monkeypatch):
         return path
 
     monkeypatch.setattr(portrait, "portrait", lambda fit, data, scores=None: fit.factors)
-    monkeypatch.setattr(tauflow.plots, "fit_page", page)
-    monkeypatch.setattr(tauflow.plots, "save_fit_figures", lambda portrait, folder: [])
+    monkeypatch.setattr(tauflow.plots, "fit_page", page, raising=False)
+    monkeypatch.setattr(tauflow.plots, "save_fit_figures", lambda portrait, folder: [], raising=False)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def finished(session, no_page, tmp_path_factory):
     """A finished fit, made once: what the command printed, and its folder."""
     folder = session.parent / "finished"
     if not folder.exists():
-        result = call(session, *SMALL, "--ranks", "1-2", "--seed", "3", "--out", folder)
+        result = call(session, *SMALL, "--ranks", "2", "--seed", "3", "--out", folder)
         assert result.exit_code == 0, result.output
         (session.parent / "printed").write_text(result.stdout)
         (session.parent / "told").write_text(result.stderr)
@@ -90,19 +91,39 @@ def test_the_tables_say_what_the_stores_hold(finished, session):
     text, told = ((session.parent / name).read_text() for name in ("printed", "told"))
     fit, scores = load_fit(finished / "fit.zarr"), read_store(finished / "scores.zarr")
     data = read_store(finished / "recording.zarr")
-    chosen = int(choose_rank(scores).chosen[0])
-    assert scores["rank"].values.tolist() == [1, 2] and fit.configuration["rank"] == chosen == 2
+    assert scores["rank"].values.tolist() == [2] and fit.configuration["rank"] == 2
     for number in (fit.score(data), fit.ceiling(data)):
         assert f"{number:.3g}" in text
     for loss in scores["test_loss"].mean(("seed", "mask")).values.ravel():
         assert f"{loss:.4g}" in text
-    (row,) = (line.split() for line in text.splitlines() if "chosen" in line and "Cross" not in line)
+    (row,) = (line.split() for line in text.splitlines() if line.rstrip().endswith("chosen"))
     assert row[0] == "2" and row[-1] == "chosen"
     assert "The rank chosen is the largest that was tried" in text and f"Report: {finished}/report.html" in text
-    stages = ["reading session.npz", "cross-validating rank 1 of 1, 2", "cross-validating rank 2 of 1, 2",
-              "fitting 2 components", "measuring what changed", "writing the page"]  # fmt: skip
+    stages = ["reading session.npz", "cross-validating rank 2 of 2", "fitting 2 components", "measuring what changed",
+              "writing the page"]  # fmt: skip
     assert [told.find(stage) for stage in stages] == sorted(told.find(stage) for stage in stages)
     assert all(stage in told for stage in stages) and "60/60 updates" in told
+
+
+def test_the_tables_show_every_rank_and_the_one_chosen(finished, session):
+    losses = np.array([0.9, 0.5, 0.3, 0.29])[None, :, None, None] + [0.0, 0.04]  # (units, rank, seed, mask)
+    scores = {name: (("units", "rank", "seed", "mask"), values) for name, values in
+              (("test_loss", losses), ("explained_test", 1 - losses))}  # fmt: skip
+    tried = xr.Dataset(scores, {"units": [10], "rank": [1, 2, 3, 4], "seed": [0], "mask": [0, 1]})
+    fit, data = load_fit(finished / "fit.zarr"), read_store(finished / "recording.zarr")
+    study = RecordingStudy(finished, data, fit, tried, xr.Dataset(), finished / "report.html")
+    console = Console(width=100, record=True, file=io.StringIO())
+    for table in fit_tables(study):
+        console.print(table)
+    rows = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert [row for row in rows if row[0] in "1234"][1:] == [
+        ["1", "0.92", "0.02", "0.08"], ["2", "0.52", "0.02", "0.48"], ["3", "0.32", "0.02", "0.68", "chosen"],
+        ["4", "0.31", "0.02", "0.69"],
+    ]  # fmt: skip
+    (told,) = fit_sentences(study)
+    assert told.startswith("Cross-validation chooses rank 3, the smallest") and told.endswith("the fit has 2.")
+    alone = RecordingStudy(finished, data, fit, None, xr.Dataset(), finished / "report.html")
+    assert len(fit_tables(alone)) == 1 and fit_sentences(alone) == [] and alone.table() == []
 
 
 def test_what_is_kept_can_be_read_again(finished, session):
@@ -132,16 +153,17 @@ class Interrupting(ProgressLine):
         super().__call__(news)
 
 
-@pytest.mark.parametrize("stage", ["cross-validating rank 2", "fitting"])
+@pytest.mark.parametrize("stage", [pytest.param("cross-validating rank 2", marks=pytest.mark.slow), "fitting"])
 def test_ctrl_c_keeps_what_is_done_and_the_end_is_the_same(stage, finished, session, tmp_path, monkeypatch):
     folder = tmp_path / "mine"
     with monkeypatch.context() as patch:
         interrupting = type("Interrupting", (Interrupting,), {"stage": stage, "left": 2, "here": False})
         patch.setattr("tauflow.cli.progress.ProgressLine", interrupting)
-        stopped = call(session, *SMALL, "--ranks", "1-2", "--seed", "3", "--out", folder)
+        stopped = call(session, *SMALL, "--ranks", "2", "--seed", "3", "--out", folder)
     assert stopped.exit_code == 130, stopped.output
     assert f"what was committed is in {folder}, go on with: tauflow fit --resume {folder}" in stopped.stderr
-    assert (folder / "cross-validation" / "units-10-rank-1" / "run.zarr").exists() and (folder / "fit.json").exists()
+    assert (folder / "recording.zarr").exists() and (folder / "fit.json").exists()
+    assert (folder / "scores.zarr").exists() == (stage == "fitting")
     assert not (folder / "fit.zarr").exists() and not (folder / "report.html").exists()
     again = call("--resume", folder)
     assert again.exit_code == 0, again.output
@@ -153,7 +175,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_end_is_the_same(stage, finished, sess
 
 def test_an_interrupted_study_says_in_python_how_to_go_on(session, no_page, tmp_path):
     def progress(news):
-        if not isinstance(news, str):
+        if news.startswith("fitting"):
             raise KeyboardInterrupt
 
     with pytest.raises(StudyInterrupted, match=r"go on with resume_recording_study\('.*mine'\)") as caught:
@@ -164,7 +186,7 @@ def test_an_interrupted_study_says_in_python_how_to_go_on(session, no_page, tmp_
 
 def test_other_settings_do_not_go_on_in_a_folder(finished, session):
     before = files(finished)
-    own = {"ranks": [1, 2], "units": 10, "hide": (4, 6), "seed": 3, "steps": 60, "loading": {"bin_s": 0.02}}
+    own = {"ranks": [2], "units": 10, "hide": (4, 6), "seed": 3, "masks": 1, "steps": 60, "loading": {"bin_s": 0.02}}
     for change, words in (
         ({"seed": 4}, "holds a fit with seed=3, and seed=4 came"),
         ({"penalty": 0.5}, "holds a fit with penalty=0.0001, and penalty=0.5 came"),
@@ -229,6 +251,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(arguments, words, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_fit_that_diverges_says_so(session, no_page, tmp_path):
     result = call(session, *SMALL, "--rank", "1", "--ranks", "none", "--learning-rate", "1e30", "--out", tmp_path / "x")
     assert result.exit_code == 2 and "The fit diverged after" in result.stderr and "learning_rate=" in result.stderr
