@@ -145,11 +145,12 @@ def study_recording(
         loading=loading, preprocessing=preprocessing, options=options,
     )  # fmt: skip
     say = progress or (lambda _: None)
-    if resume and out is None:
-        raise ValueError("resume=True came without out; name the folder, for example out='runs/session-1'.")
-    if resume and (as_path(out) / configuration.FILE).exists():
-        _refuse_others(as_path(out), configuration)
-        return _carry_out(configuration, as_path(out), progress)
+    if resume:
+        if out is None:
+            raise ValueError("resume=True came without out; name the folder, for example out='runs/session-1'.")
+        if (as_path(out) / configuration.FILE).exists():
+            _refuse_others(as_path(out), configuration)
+            return _carry_out(configuration, as_path(out), progress)
     say(f"reading {as_path(path).name}")
     data = load(configuration)
     folder = first_free(RUNS, as_path(path).stem) if out is None else make_new(out)
