@@ -215,7 +215,9 @@ def _paths(network: LowTensorRankRNN, cases: NDArray[Any], steps: int) -> NDArra
             "smoothing": jnp.eye(kinds * len(cases)),
         }
         case = eqx.tree_at(lambda net: [getattr(net, name) for name in new], network, list(new.values()))
-        z = np.asarray(case.simulate(np.tile(np.arange(kinds), len(cases)), steps)[0])  # (time, case · condition, R + m)
+        z = np.asarray(
+            case.simulate(np.tile(np.arange(kinds), len(cases)), steps)[0]
+        )  # (time, case · condition, R + m)
         start = np.tile(np.asarray(network.z0), (len(cases), 1))
     z = np.concatenate([np.pad(start, ((0, 0), (0, z.shape[2] - start.shape[1])))[None], z])
     return z.reshape(steps + 1, len(cases), kinds, -1).transpose(1, 2, 0, 3)
@@ -267,7 +269,10 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
         "held_out_loss_error": (("units", "rank"), picked["standard_error"].values),
     }
     sides = {"held_out": "test", "fitted": "train"}
-    for name, kind in (("held_out_loss_each", "test_loss"), *((f"{s}_explained", f"explained_{k}") for s, k in sides.items())):
+    for name, kind in (
+        ("held_out_loss_each", "test_loss"),
+        *((f"{s}_explained", f"explained_{k}") for s, k in sides.items()),
+    ):
         values = scores[kind].transpose("units", "rank", "seed", "mask").values.astype(np.float64)
         out[name] = (("units", "rank", "repeat"), values.reshape(*values.shape[:2], -1))
     return out
@@ -299,6 +304,11 @@ def _about(fit: Fit, recording: xr.Dataset, network: LowTensorRankRNN) -> dict[s
         "alpha": network.alpha,
         "cue_time": float(recording["time"].values[cue]),
         "cue_bin": cue,
+        **{
+            name: fit.data.attrs[name]
+            for name in ("created", "device", "versions", "network")
+            if name in fit.data.attrs
+        },
         **{name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")},
     }
 
