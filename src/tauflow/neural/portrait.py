@@ -1,9 +1,9 @@
 r"""What a fit says about a recording, computed once for figures and the page.
 
 Components are told only up to their order and to two signs each ($a_j \to -a_j$ with $b_j$ or with $c_j$). Here they
-come in the order of how much they change, by the standard deviation of $c_j$ over trials; the mean of $c_j$ is positive,
-and so is the weight in $Ma_j$ of the neuron that weighs most there. Equal or proportional strengths leave more freedom
-than that, and Kruskal's condition (`tauflow.analysis.tensor.is_unique`) says whether there is none.
+come in the order of how much they change, by the standard deviation of $c_j$ over trials; the mean of $c_j$ is
+positive, and so is the weight in $Ma_j$ of the neuron that weighs most there. Equal or proportional strengths leave
+more freedom than that, and Kruskal's condition (`tauflow.analysis.is_unique`) says whether there is none.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     | `shown` | (shown,) | positions of the trials at which paths and fixed points were computed |
     | `explained_by_neuron`, `ceiling_by_neuron` | (neuron,) | held-out variance explained, and what noise allows |
     | `rate_data`, `rate_error`, `rate_model` | (stage, condition, time, example) | of the neurons `example_neuron` |
-    | `held_out_loss`, ... | (units, rank), with `_each` (units, rank, repeat) | of a cross-validation, if there is one |
+    | `held_out_loss`, ... | (units, rank), with `_each` (units, rank, repeat) | of a cross-validation, if any |
 
     Attributes: `explained`, `ceiling`, `condition_means` (what trial-averaged conditions of the fitted entries explain
     of the held-out ones, hence without learning), `deviance_explained` (NaN unless Poisson), `arrows_tell` and
-    `arrows_tell_within` (see `tauflow.neural.state_space.Telling`), `edge` (of stability of the origin, NaN where it is no fixed point), `unique`, and others.
+    `arrows_tell_within` (see `tauflow.neural.state_space.Telling`), `edge` (of stability of the origin, NaN where it is
+    no fixed point), `unique` (Kruskal's condition), and others.
 
     Args:
         fit: The fit.
@@ -162,7 +163,7 @@ def cue_bin(recording: xr.Dataset) -> int:
     """The first bin at or after time 0, or the first of all if 0 is not in the window.
 
     Example:
-        >>> cue_bin(xr.Dataset(coords={"time": [-0.015, -0.005, 0.005]})), cue_bin(xr.Dataset(coords={"time": [1., 2.]}))
+        >>> cue_bin(xr.Dataset(coords={"time": [-0.015, -0.005, 0.005]})), cue_bin(xr.Dataset(coords={"time": [1., 2]}))
         (2, 0)
     """
     time = recording["time"].values

@@ -154,7 +154,7 @@ def fit_factors(portrait: xr.Dataset) -> Figure:
 
 
 def fit_latents(portrait: xr.Dataset) -> Figure:
-    """Coordinates of the states on the columns, averaged by condition, a row for each component and a column a stage."""
+    """Coordinates of the states on the columns by condition, a row for each component and a column for each stage."""
     with style.house_style():
         rows, columns = portrait.sizes["component"], portrait.sizes["stage"]
         figure = style.new_figure(style.PAGE, 0.8 + 1.25 * rows)
@@ -314,7 +314,8 @@ def fit_neurons(portrait: xr.Dataset) -> Figure:
         rows, columns = portrait.sizes["example"], portrait.sizes["stage"]
         figure = style.new_figure(style.PAGE, 2.9 + 1.45 * rows)
         top, below = figure.subfigures(2, 1, height_ratios=[2.1, 0.8 + 1.45 * rows])
-        _draw_quality(*top.subplots(1, 2), portrait)
+        left, right = top.subplots(1, 2)
+        _draw_quality(left, right, portrait)
         grid = below.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
         time = portrait["time"].values
         for e, s in np.ndindex(rows, columns):

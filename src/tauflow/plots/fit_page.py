@@ -24,8 +24,8 @@ def fit_page(
 ) -> Path:
     """Write the page of a fit, in one step, over an older one if there is one.
 
-    It holds the held-out loss against rank, if ranks were compared; the trial factors; latents by condition; the flow in
-    a plane and the eigenvalues, with one slider over trials; the state at the cue; single neurons; settings and
+    It holds the held-out loss against rank, if ranks were compared; the trial factors; latents by condition; the flow
+    in a plane and the eigenvalues, with one slider over trials; the state at the cue; single neurons; settings and
     versions.
 
     Args:
@@ -132,8 +132,9 @@ def _sections(portrait: xr.Dataset, configuration: Mapping[str, Any]) -> list[Se
 def _rank_section(portrait: xr.Dataset) -> Section:
     tried = portrait["rank"].values
     text = (
-        "<p>Networks with more and more components were fitted to parts of the recording and tested on blocks that were "
-        "held out. The chosen rank (ring) is the smallest whose mean loss is within one standard error of the best.</p>"
+        "<p>Networks with more and more components were fitted to parts of the recording and tested on blocks that "
+        "were held out. The chosen rank (ring) is the smallest whose mean loss is within one standard error of "
+        "the best.</p>"
         "<p>What can fool you: few fits give an uncertain standard error; and fits on the same blocks go up and down "
         "together, so that differences between ranks are surer than their bars.</p>"
     )
@@ -184,8 +185,8 @@ def _dynamics_section(portrait: xr.Dataset) -> Section:
         else "With one component the state is one number, and the grey line is its velocity without input. "
     )
     text = (
-        f"<p>{where}Coloured lines are trajectories from each condition’s start, a dot. Circles are fixed points of the "
-        "whole network, filled where stable.</p>"
+        f"<p>{where}Coloured lines are trajectories from each condition’s start, a dot. Circles are fixed points of "
+        "the whole network, filled where stable.</p>"
         f"<p>What can fool you: arrows far from the lines are extrapolated. {_of_plane(portrait) if flat else ''}"
         f"{'Trajectories are driven by inputs, which arrows leave out. ' if about['inputs'] else ''}"
         "The time constant of a unit was set and not fitted: another one gives other eigenvalues.</p>"

@@ -37,7 +37,9 @@ def payload(portrait: xr.Dataset) -> dict[str, Any]:
     inside = bool(time[0] < 0 < time[-1])
     return {
         "colours": colours(),
-        "conditions": [{"name": str(n), "colour": c} for n, c in zip(names, condition_colours(len(names)), strict=True)],
+        "conditions": [
+            {"name": str(n), "colour": c} for n, c in zip(names, condition_colours(len(names)), strict=True)
+        ],
         "trials": ids.tolist(),
         "condition_of": [names.tolist().index(each) for each in portrait["condition_of"].values],
         "epochs": epoch_spans(portrait),
@@ -84,21 +86,19 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def _plane(portrait: xr.Dataset) -> dict[str, Any]:
     """Flow as the parts that strengths of any trial put together, and paths and fixed points at trials and stages."""
     shown = portrait["shown"].values
-    kinds = {
-        name: {
-            "paths": rounded(np.moveaxis(portrait[f"{name}_path"].values, -1, -2)),  # (..., condition, plane, path)
-            "fixed": [_fixed(*each) for each in zip(portrait[f"{name}_fixed"].values, portrait[f"{name}_unstable"].values,
-                                                    strict=True)],
-        }
-        for name in ("stage", "shown")
-    }  # fmt: skip
+    kinds = {}
+    for name in ("stage", "shown"):
+        found = zip(portrait[f"{name}_fixed"].values, portrait[f"{name}_unstable"].values, strict=True)
+        paths = np.moveaxis(portrait[f"{name}_path"].values, -1, -2)  # (..., condition, plane, path)
+        kinds[name] = {"paths": rounded(paths), "fixed": [_fixed(*each) for each in found]}
     stage_strength = np.stack(
         [
             portrait["strength"].values[portrait["stage_of"].values == s].mean(axis=0)
             for s in range(portrait.sizes["stage"])
         ]
     )
-    return kinds | {
+    return {
+        **kinds,
         "axes": portrait.sizes["plane"],
         "points": rounded(portrait["point"].values),
         "read": rounded(portrait["field_read"].values),
