@@ -180,7 +180,7 @@ def _dynamics_section(portrait: xr.Dataset) -> Section:
         "coordinates being at their mean. The plane is the one of several whose arrows tell most: "
         f"{_percent(about['arrows_tell'])} of the squared velocity along these trajectories, and "
         f"{_percent(about['arrows_tell_within'])} of the part within the plane. It holds "
-        f"{_percent(float(portrait['plane_share'].sum()))} of the states’ variance. "
+        f"{_percent(float(portrait['plane_share'].sum()))} of the states’ variance, and {_columns_in(portrait)}. "
         if flat
         else "With one component the state is one number, and the grey line is its velocity without input. "
     )
@@ -208,6 +208,12 @@ def _dynamics_section(portrait: xr.Dataset) -> Section:
     )
     return Section("dynamics", "Dynamics", "How the dynamics changed", text,
                    f'<figure>{stages}</figure>{control}<div class="pair">{figures}</div>')  # fmt: skip
+
+
+def _columns_in(portrait: xr.Dataset) -> str:
+    """How much of each column lies in the plane."""
+    shares = (portrait["plane_columns"].values ** 2).sum(axis=-1)
+    return ", ".join(f"{_percent(share)} of a<sub>{j + 1}</sub>" for j, share in enumerate(shares))
 
 
 def _wide(name: str, label: str) -> str:
