@@ -23,7 +23,7 @@ def load(name):
     return module
 
 
-small_fit, test_report_browser = load("small_fit"), load("test_report_browser")
+known_fit, test_report_browser = load("known_fit"), load("test_report_browser")
 browser, Visit = test_report_browser.browser, test_report_browser.Visit
 
 FIGURES = ("ranks", "factors", "latents", "field", "eigenvalues", "cue", "neurons")
@@ -40,15 +40,15 @@ def scores_of(ranks):
 
 @pytest.fixture(scope="module")
 def shown():
-    data = small_fit.made()
-    return portrait(small_fit.fitted(data, steps=40), data, scores_of([1, 2, 3]))
+    data, fit = known_fit.known()
+    return portrait(fit, data, scores_of([1, 2, 3]))
 
 
 @pytest.fixture(scope="module")
 def lone():
-    """One component, fitted to counts, without a cross-validation."""
-    data = small_fit.made("spikes")
-    return portrait(small_fit.fitted(data, rank=1, steps=20, loss="poisson"), data)
+    """One component, of counts, without a cross-validation."""
+    data, fit = known_fit.known(rank=1, loss="poisson")
+    return portrait(fit, data)
 
 
 def write(portrait, folder):

@@ -16,19 +16,19 @@ from tauflow.neural.stages import stages
 from tauflow.neural.state_space import StateSpace, fixed_points, plane_that_tells, telling, tracked
 from tauflow.theory.low_tensor_rank import rank_one_fixed_points
 
-_spec = importlib.util.spec_from_file_location("small_fit", Path(__file__).with_name("small_fit.py"))
-small_fit = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(small_fit)
+_spec = importlib.util.spec_from_file_location("known_fit", Path(__file__).with_name("known_fit.py"))
+known_fit = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(known_fit)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return small_fit.made()
+    return known_fit.known()[0]
 
 
 @pytest.fixture(scope="module")
-def fit(data):
-    return small_fit.fitted(data)
+def fit():
+    return known_fit.known()[1]
 
 
 @pytest.fixture(scope="module")
