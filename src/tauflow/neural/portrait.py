@@ -1,9 +1,9 @@
 r"""What a fit says about a recording, computed once for figures and the page.
 
 Components are told only up to their order and to two signs each ($a_j \to -a_j$ with $b_j$ or with $c_j$). Here they
-come in the order of how much they change, by the standard deviation of $c_j$ over trials; the mean of $c_j$ is positive,
-and so is the weight in $Ma_j$ of the neuron that weighs most there. Equal or proportional strengths leave more freedom
-than that, and Kruskal's condition (`tauflow.analysis.tensor.is_unique`) says whether there is none.
+come in the order of how much they change, by the standard deviation of $c_j$ over trials; the mean of $c_j$ is
+positive, and so is the weight in $Ma_j$ of the neuron that weighs most there. Equal or proportional strengths leave
+more freedom than that, and Kruskal's condition (`tauflow.analysis.is_unique`) says whether there is none.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     | `shown` | (shown,) | positions of the trials at which paths and fixed points were computed |
     | `explained_by_neuron`, `ceiling_by_neuron` | (neuron,) | held-out variance explained, and what noise allows |
     | `rate_data`, `rate_error`, `rate_model` | (stage, condition, time, example) | of the neurons `example_neuron` |
-    | `held_out_loss`, ... | (units, rank), with `_each` (units, rank, repeat) | of a cross-validation, if there is one |
+    | `held_out_loss`, ... | (units, rank), with `_each` (units, rank, repeat) | of a cross-validation, if any |
 
     Attributes: `explained`, `ceiling`, `condition_means` (what trial-averaged conditions of the fitted entries explain
     of the held-out ones, hence without learning), `deviance_explained` (NaN unless Poisson), `arrows_tell` and
-    `arrows_tell_within` (see `tauflow.neural.state_space.Telling`), `edge` (of stability of the origin, NaN where it is no fixed point), `unique`, and others.
+    `arrows_tell_within` (see `tauflow.neural.state_space.Telling`), `edge` (of stability of the origin, NaN where it is
+    no fixed point), `unique` (Kruskal's condition), and others.
 
     Args:
         fit: The fit.
@@ -162,7 +163,7 @@ def cue_bin(recording: xr.Dataset) -> int:
     """The first bin at or after time 0, or the first of all if 0 is not in the window.
 
     Example:
-        >>> cue_bin(xr.Dataset(coords={"time": [-0.015, -0.005, 0.005]})), cue_bin(xr.Dataset(coords={"time": [1., 2.]}))
+        >>> cue_bin(xr.Dataset(coords={"time": [-0.015, -0.005, 0.005]})), cue_bin(xr.Dataset(coords={"time": [1., 2]}))
         (2, 0)
     """
     time = recording["time"].values
@@ -215,7 +216,9 @@ def _paths(network: LowTensorRankRNN, cases: NDArray[Any], steps: int) -> NDArra
             "smoothing": jnp.eye(kinds * len(cases)),
         }
         case = eqx.tree_at(lambda net: [getattr(net, name) for name in new], network, list(new.values()))
-        z = np.asarray(case.simulate(np.tile(np.arange(kinds), len(cases)), steps)[0])  # (time, case · condition, R + m)
+        z = np.asarray(
+            case.simulate(np.tile(np.arange(kinds), len(cases)), steps)[0]
+        )  # (time, case · condition, R + m)
         start = np.tile(np.asarray(network.z0), (len(cases), 1))
     z = np.concatenate([np.pad(start, ((0, 0), (0, z.shape[2] - start.shape[1])))[None], z])
     return z.reshape(steps + 1, len(cases), kinds, -1).transpose(1, 2, 0, 3)
@@ -267,7 +270,10 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
         "held_out_loss_error": (("units", "rank"), picked["standard_error"].values),
     }
     sides = {"held_out": "test", "fitted": "train"}
-    for name, kind in (("held_out_loss_each", "test_loss"), *((f"{s}_explained", f"explained_{k}") for s, k in sides.items())):
+    for name, kind in (
+        ("held_out_loss_each", "test_loss"),
+        *((f"{s}_explained", f"explained_{k}") for s, k in sides.items()),
+    ):
         values = scores[kind].transpose("units", "rank", "seed", "mask").values.astype(np.float64)
         out[name] = (("units", "rank", "repeat"), values.reshape(*values.shape[:2], -1))
     return out
@@ -299,6 +305,11 @@ def _about(fit: Fit, recording: xr.Dataset, network: LowTensorRankRNN) -> dict[s
         "alpha": network.alpha,
         "cue_time": float(recording["time"].values[cue]),
         "cue_bin": cue,
+        **{
+            name: fit.data.attrs[name]
+            for name in ("created", "device", "versions", "network")
+            if name in fit.data.attrs
+        },
         **{name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")},
     }
 

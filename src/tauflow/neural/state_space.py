@@ -9,9 +9,11 @@ exactly. Arrows can be drawn in a plane of that space only with the other coordi
 mean of the states. In most planes such arrows tell next to nothing of the motion, even in that of the first principal
 components: what moves a state within the plane is where it is off it. So the plane is chosen by what its arrows tell:
 $1 - \sum|\dot y - \hat{\dot y}|^2/\sum|\dot y|^2$ along trajectories, where $\hat{\dot y}$ is the arrow at the
-state's place in the plane, and 0 off it. The network itself moves in Euler steps of one bin, $\alpha = $ bin$/\tau$; a fixed
-point is one of both, and is called stable where the steps are: where $|1 + \alpha(\mu - 1)| < 1$ for all eigenvalues
-$\mu$ of $\mathrm{diag}(c)\,b^\top\mathrm{diag}(\varphi')\,a$.
+state's place in the plane, and 0 off it.
+
+The network itself moves in Euler steps of one bin, $\alpha = $ bin$/\tau$; a fixed point is one of both,
+and is called stable where the steps are: where $|1 + \alpha(\mu - 1)| < 1$ for all eigenvalues $\mu$ of
+ $\mathrm{diag}(c)\,b^\top\mathrm{diag}(\varphi')\,a$.
 """
 
 from __future__ import annotations
@@ -69,13 +71,12 @@ class StateSpace(NamedTuple):
         return (self.alpha / self.bin_s) * ((np.asarray(c, np.float64) * self.reads(y)) @ self.write.T - y)
 
     def turned(self, turn: ArrayLike) -> StateSpace:
-        """The same in other axes, given by orthonormal columns (K, K) in the present ones, with their largest entries
-        among units positive."""
-        turn = np.asarray(turn, np.float64)
-        frame = self.frame @ turn
-        turn = turn * np.where(frame[np.abs(frame).argmax(axis=0), np.arange(frame.shape[1])] < 0, -1.0, 1.0)
-        scatter = turn.T @ self.scatter @ turn
-        return self._replace(frame=self.frame @ turn, mean=self.mean @ turn, scatter=scatter, write=turn.T @ self.write)
+        """The same in other axes, orthonormal columns (K, K) in the present ones, their largest entries positive."""
+        new = np.asarray(turn, np.float64)
+        frame = self.frame @ new
+        new = new * np.where(frame[np.abs(frame).argmax(axis=0), np.arange(frame.shape[1])] < 0, -1.0, 1.0)
+        scatter = new.T @ self.scatter @ new
+        return self._replace(frame=self.frame @ new, mean=self.mean @ new, scatter=scatter, write=new.T @ self.write)
 
     def on_plane(self, points: ArrayLike) -> FloatArray:
         """States (..., K) of points (..., 2) of the plane of the first axes, the others at their mean."""

@@ -137,7 +137,9 @@ def fit_factors(portrait: xr.Dataset) -> Figure:
         axes = figure.subplots()
         ids, strength = portrait["trial_id"].values, portrait["strength"].values
         for j, c in enumerate(strength.T):
-            axes.plot(ids, c, color=style.CYCLE[j % len(style.CYCLE)], marker=".", markersize=3, label=f"$c_{{{j + 1}}}$")
+            axes.plot(
+                ids, c, color=style.CYCLE[j % len(style.CYCLE)], marker=".", markersize=3, label=f"$c_{{{j + 1}}}$"
+            )
         _mark_epochs(axes, portrait)
         low, high = axes.get_ylim()
         place = low - 0.06 * (high - low)
@@ -152,7 +154,7 @@ def fit_factors(portrait: xr.Dataset) -> Figure:
 
 
 def fit_latents(portrait: xr.Dataset) -> Figure:
-    """Coordinates of the states on the columns, averaged by condition, a row for each component and a column a stage."""
+    """Coordinates of the states on the columns by condition, a row for each component and a column for each stage."""
     with style.house_style():
         rows, columns = portrait.sizes["component"], portrait.sizes["stage"]
         figure = style.new_figure(style.PAGE, 0.8 + 1.25 * rows)
@@ -167,7 +169,7 @@ def fit_latents(portrait: xr.Dataset) -> Figure:
                     axes.plot(portrait["time"], portrait["latent"].values[s, k, :, j], color=colour, linewidth=1.1)
                 axes.set_ylabel(f"$z_{{{j + 1}}}$" if s == 0 else "")
             grid[0, s].set_title(stage_title(portrait, s))
-            grid[-1, s].set_xlabel(_time_label(portrait))
+            grid[-1, s].set_xlabel(time_label(portrait))
         _legend_of_conditions(figure, portrait)
     return figure
 
@@ -191,7 +193,7 @@ def fit_field(portrait: xr.Dataset) -> Figure:
         dot: dict[str, Any] = {"linestyle": "none", "color": style.INK, "markersize": 5}
         more = [
             Line2D([], [], marker="o", label="stable fixed point", **dot),
-            Line2D([], [], marker="o", markerfacecolor="white", label="unstable", **dot),
+            Line2D([], [], marker="o", markerfacecolor="white", label="unstable fixed point", **dot),
             *([Line2D([], [], marker=".", label="start", **(dot | {"color": style.GREY}))] if flat else []),
         ]
         _legend_of_conditions(figure, portrait, more)
@@ -211,7 +213,9 @@ def _draw_plane(axes: Axes, portrait: xr.Dataset, s: int) -> None:
     points, field = portrait["point"].values, portrait["stage_field"].values[s] * arrow_scale(portrait)
     axes.quiver(*points.T, *field.T, color=style.GREY, angles="xy", scale_units="xy", scale=1.0, width=0.0035,
                 headwidth=4.5, headlength=5, headaxislength=4.5, pivot="mid", alpha=0.75)  # fmt: skip
-    for path, colour in zip(portrait["stage_path"].values[s], condition_colours(portrait.sizes["condition"]), strict=True):
+    for path, colour in zip(
+        portrait["stage_path"].values[s], condition_colours(portrait.sizes["condition"]), strict=True
+    ):
         axes.plot(*path.T, color=colour, linewidth=1.4)
         axes.plot(*path[0], ".", color=colour, markersize=6)
     _draw_fixed(axes, portrait["stage_fixed"].values[s], portrait["stage_unstable"].values[s])
@@ -293,7 +297,9 @@ def fit_cue(portrait: xr.Dataset) -> Figure:
         for j, axes in enumerate(panels):
             for name, colour in zip(names, condition_colours(len(names)), strict=True):
                 here = portrait["condition_of"].values == name
-                axes.plot(ids[here], portrait["cue_state"].values[here, j], ".-", color=colour, linewidth=0.7, markersize=4)
+                axes.plot(
+                    ids[here], portrait["cue_state"].values[here, j], ".-", color=colour, linewidth=0.7, markersize=4
+                )
             _mark_epochs(axes, portrait, named=j == 0)
             axes.set_ylabel(f"$z_{{{j + 1}}}$")
         panels[0].set_title(cue_title(portrait), pad=14 if epoch_spans(portrait) else None)
@@ -308,14 +314,17 @@ def fit_neurons(portrait: xr.Dataset) -> Figure:
         rows, columns = portrait.sizes["example"], portrait.sizes["stage"]
         figure = style.new_figure(style.PAGE, 2.9 + 1.45 * rows)
         top, below = figure.subfigures(2, 1, height_ratios=[2.1, 0.8 + 1.45 * rows])
-        _draw_quality(*top.subplots(1, 2), portrait)
+        left, right = top.subplots(1, 2)
+        _draw_quality(left, right, portrait)
         grid = below.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
         time = portrait["time"].values
         for e, s in np.ndindex(rows, columns):
             axes = grid[e, s]
             _mark_cue(axes, portrait)
             for k, colour in enumerate(condition_colours(portrait.sizes["condition"])):
-                data, error, model = (portrait[f"rate_{each}"].values[s, k, :, e] for each in ("data", "error", "model"))
+                data, error, model = (
+                    portrait[f"rate_{each}"].values[s, k, :, e] for each in ("data", "error", "model")
+                )
                 axes.fill_between(time, data - error, data + error, color=colour, alpha=0.2, linewidth=0)
                 axes.plot(time, data, color=colour, linewidth=0.8, alpha=0.8)
                 axes.plot(time, model, color=colour, linewidth=1.3, linestyle=(0, (4, 1.5)))
@@ -324,7 +333,7 @@ def fit_neurons(portrait: xr.Dataset) -> Figure:
         for e, row in enumerate(grid):
             row[0].set_ylabel(f"{example_name(portrait, e)}\n({portrait['rate_data'].attrs['unit']})")
         for axes in grid[-1]:
-            axes.set_xlabel(_time_label(portrait))
+            axes.set_xlabel(time_label(portrait))
         kinds = [
             Line2D([], [], color=style.GREY, linewidth=0.8, label="data ± standard error"),
             Line2D([], [], color=style.GREY, linewidth=1.3, linestyle=(0, (4, 1.5)), label="model"),
@@ -356,7 +365,9 @@ def _draw_quality(left: Axes, right: Axes, portrait: xr.Dataset) -> None:
     ends = np.array([min(0.0, *ceiling[both], *explained[both]), max(0.1, *ceiling[both], *explained[both])])
     right.plot(ends, ends, color=style.GREY, linewidth=0.8, linestyle=":", label="as much as noise allows")
     right.legend(loc="lower right")
-    right.set(xlabel="noise ceiling of the neuron", ylabel="held-out variance explained", title="Each against its own ceiling")
+    right.set(
+        xlabel="noise ceiling of the neuron", ylabel="held-out variance explained", title="Each against its own ceiling"
+    )
 
 
 def _mark_epochs(axes: Axes, portrait: xr.Dataset, *, named: bool = True) -> None:
@@ -379,7 +390,8 @@ def _mark_cue(axes: Axes, portrait: xr.Dataset) -> None:
         axes.axvline(0, color=style.GREY, linewidth=0.7, linestyle=":", zorder=0)
 
 
-def _time_label(portrait: xr.Dataset) -> str:
+def time_label(portrait: xr.Dataset) -> str:
+    """Label of the time axis."""
     event = str(portrait.attrs["align"]).replace("_", " ").removesuffix(" time")
     return f"time from {event} (s)" if event else "time (s)"
 
@@ -390,4 +402,6 @@ def _legend_of_conditions(figure: Any, portrait: xr.Dataset, more: Sequence[Any]
         Line2D([], [], color=colour, label=str(name))
         for name, colour in zip(names, condition_colours(len(names)), strict=True)
     ]
-    figure.legend(**_BELOW, handles=[*(handles if len(handles) > 1 else []), *more], ncols=min(len(handles) + len(more), 8))
+    figure.legend(
+        **_BELOW, handles=[*(handles if len(handles) > 1 else []), *more], ncols=min(len(handles) + len(more), 8)
+    )
