@@ -71,8 +71,8 @@ def no_page(monkeypatch):
         return path
 
     monkeypatch.setattr(portrait, "portrait", lambda fit, data, scores=None: fit.factors)
-    monkeypatch.setattr(tauflow.plots, "fit_page", page, raising=False)
-    monkeypatch.setattr(tauflow.plots, "save_fit_figures", lambda portrait, folder: [], raising=False)
+    monkeypatch.setattr(tauflow.plots, "fit_page", page)
+    monkeypatch.setattr(tauflow.plots, "save_fit_figures", lambda portrait, folder: [])
 
 
 @pytest.fixture
@@ -282,6 +282,8 @@ def test_masks_of_the_fit_are_not_those_that_chose_its_rank():
     assert len(several) == 2 and all((each.test != last.test).any() for each in several)
     again = RecordingConfiguration.from_json(configuration.to_json())
     assert again == configuration and (again.draw_masks(data)[1].train == last.train).all()
+    smoothed = RecordingConfiguration.complete("x.npz", rank=2, preprocessing={"smooth": 0.05})
+    assert smoothed.hidden(data) == (20, 20) and RecordingConfiguration.complete("x.npz").hidden(data) == (10, 20)
     hidden, tested = ~last.train, last.test
     assert tested.sum() < 0.5 * hidden.sum() and not (tested & last.train).any()
 

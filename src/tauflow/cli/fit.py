@@ -36,7 +36,9 @@ def _column(help: str) -> Any:
 
 
 _RANKS = "Ranks to cross-validate: 1-6, 1,2,4 or none.  [default: 1 to one more than the rank; without one 1-6]"
-_HIDE = "Bins and trials of a block that is hidden from a fit; its middle is tested.  [default: 10 20]"
+_HIDE = (
+    "Bins and trials of a block that is hidden from a fit; its middle is tested.  [default: 10 20, more with --smooth]"
+)
 _SCALE = "Divide each neuron by its deviation from A to B, in seconds."
 
 

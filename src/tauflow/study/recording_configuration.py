@@ -57,7 +57,9 @@ class RecordingConfiguration(Configuration):
         units: Number of units of the network.
         seeds: Number of starts in cross-validation.
         masks: Number of masks in cross-validation.
-        hide: Bins and trials of a block that is hidden from a fit; the middle half of it along both is tested.
+        hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested. None:
+            20 trials and 10 bins, or so many that what is tested lies two standard deviations of the smoothing away
+            from what is fitted.
         seed: The number from which all randomness comes.
         loading: Arguments of `tauflow.neural.load_recording`.
         preprocessing: What is done before the fit, see `prepare`.
@@ -77,8 +79,8 @@ class RecordingConfiguration(Configuration):
     units: int = Field(200, ge=1, description=WHOLE, examples=[200])
     seeds: int = Field(1, ge=1, description=WHOLE, examples=[2])
     masks: int = Field(2, ge=1, description=WHOLE, examples=[2])
-    hide: tuple[Whole, Whole] = Field(
-        (HIDDEN["time"], HIDDEN["trial"]), description="bins and trials, whole numbers >= 1", examples=[(10, 20)]
+    hide: tuple[Whole, Whole] | None = Field(
+        None, description="bins and trials, whole numbers >= 1", examples=[(10, 20)]
     )
     seed: int = Field(0, ge=0, lt=2**31, description="a whole number from 0 to 2147483647", examples=[0])
     loading: dict[str, Any] = Field({}, description="arguments of load_recording", examples=[{"bin_s": 0.01}])
@@ -134,19 +136,26 @@ class RecordingConfiguration(Configuration):
         masks, validation, fit = jax.random.split(jax.random.key(self.seed), 3)
         return masks, validation, fit
 
+    def hidden(self, data: xr.Dataset) -> tuple[int, int]:
+        """Bins and trials of a block that is hidden, `hide` or its default."""
+        if self.hide is not None:
+            return self.hide
+        reach = 8 * self.preprocessing.get("smooth", 0.0) / data.attrs["bin_s"]  # a quarter of a block is its margin
+        return max(HIDDEN["time"], math.ceil(round(reach, 6))), HIDDEN["trial"]
+
     def draw_masks(self, data: xr.Dataset) -> tuple[list[Masks], Masks]:
         """Masks for cross-validation, and one of its own for the fit.
 
         Raises:
             ValueError: If a hidden block is larger than the recording.
         """
-        sizes = {str(name): size for name, size in data.sizes.items()}
-        hidden = dict(zip(("time", "trial"), self.hide, strict=True))
+        sizes, hide = {str(name): size for name, size in data.sizes.items()}, self.hidden(data)
+        hidden = dict(zip(("time", "trial"), hide, strict=True))
         if any(hidden[axis] > sizes[axis] for axis in hidden):
             bins, trials = (max(1, sizes[axis] // 3) for axis in hidden)
             raise ValueError(
-                f"hide is {self.hide}, bins and trials of a hidden block, and the recording has {sizes['time']} bins "
-                f"and {sizes['trial']} trials; choose smaller blocks, for example hide=({bins}, {trials})."
+                f"hide is {hide}, bins and trials of a hidden block, and the recording has {sizes['time']} bins and "
+                f"{sizes['trial']} trials; choose smaller blocks, for example hide=({bins}, {trials})."
             )
         tested = {axis: max(1, size * TESTED[axis] // HIDDEN[axis]) for axis, size in hidden.items()}
         keys = jax.random.split(self.keys()[0], self.masks + 1)

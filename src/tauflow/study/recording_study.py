@@ -112,7 +112,8 @@ def study_recording(
         units: Number of units of the network; more than neurons are allowed.
         seeds: Number of starts in cross-validation.
         masks: Number of masks in cross-validation.
-        hide: Bins and trials of a block that is hidden from a fit, (10, 20) by default; its middle half is tested.
+        hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested; by
+            default (10, 20), with more bins where smoothing reaches further.
         out: The folder, which must not exist yet; by default the first free `runs/<name of the file>-<n>`.
         seed: The number from which all randomness comes.
         resume: Go on with what is in `out`, if there is something.
@@ -285,6 +286,6 @@ def _write(
     say("writing the page and the figures")
     plots.save_fit_figures(shown, folder / "figures")
     source = Path(configuration.path).name
-    settings = {"file": source, **configuration.describe("path")}
+    settings = {"file": source, **configuration.describe("path"), "hide": configuration.hidden(data)}
     page = plots.fit_page(folder / REPORT_FILE, portrait=shown, title=f"tauflow fit: {source}", configuration=settings)
     return RecordingStudy(folder, data, fit, scores, shown, page)
