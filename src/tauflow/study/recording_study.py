@@ -131,15 +131,9 @@ def study_recording(
         StudyInterrupted: At a keyboard interrupt.
 
     Example:
-        >>> import tempfile
-        >>> import numpy as np
-        >>> rates = np.random.default_rng(0).normal(size=(24, 12, 5))  # (trial, time, neuron)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.savez(f"{folder}/session.npz", rates=rates)
-        ...     study = study_recording(f"{folder}/session.npz", rank=1, ranks=[], units=8, hide=(4, 6), steps=20,
-        ...                             loading={"bin_s": 0.02}, out=f"{folder}/fit")
-        >>> study.fit.factors.trial_factors.shape, study.page.name
-        ((24, 1), 'report.html')
+        >>> study_recording("session.nwb", rank=0)
+        Traceback (most recent call last):
+        ValueError: rank is 0; it must be a whole number >= 1, for example rank=5.
     """
     configuration = RecordingConfiguration.complete(
         as_path(path), rank=rank, ranks=ranks, units=units, seeds=seeds, masks=masks, hide=hide, seed=seed,
