@@ -69,6 +69,17 @@ def test_components_are_those_of_the_fit_in_order_and_with_their_signs(shown, fi
     assert (weights[np.abs(weights).argmax(axis=0), range(3)] > 0).all()
 
 
+def test_what_is_smooth_of_strengths_is_what_a_regression_over_trials_keeps(shown):
+    c, ids = shown["strength"].values, shown["trial_id"].values
+    A = 1 / (1 + (ids[:, None] - ids) ** 2 / (2 * 15**2))
+    offset = np.array([-0.5, 0.5, 0.5])  # the first component has come with its sign turned
+    wanted = A @ np.linalg.solve(A + 0.1**2 * np.eye(len(c)), c - offset) + offset
+    found = shown["smooth_strength"].values
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    rough = [np.diff(each, 2, axis=0).std(axis=0) for each in (found, c)]
+    assert (rough[0] < 0.3 * rough[1]).all() and np.abs(found - c).max() < 0.4
+
+
 def test_order_and_signs_of_the_fit_do_not_matter(shown, fit, data):
     order, signs, ups = np.array([2, 0, 1]), np.array([-1.0, 1.0, -1.0]), np.array([1.0, -1.0, -1.0])
     turned = fit.data.copy(deep=True)
