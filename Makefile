@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -q $(PARALLEL)
-	TAUFLOW_TEST_X64=0 $(BIN)/python -m pytest -q $(PARALLEL) -m "x64off and not slow"
+	TAUFLOW_TEST_X64=0 $(BIN)/python -m pytest -q $(PARALLEL) -m "x64off and not slow" $$(grep -l x64off tests/test_*.py)
 
 test-slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -q -m slow

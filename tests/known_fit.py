@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from tauflow.networks import LowTensorRankRNN
+from tauflow.networks.trial_factors import rational_quadratic, smoothing_matrix
 from tauflow.neural import Fit, block_masks, recording
 from tauflow.neural.fit import PARAMETERS
 from tauflow.neural.training import OUTPUTS, Options
@@ -25,12 +26,14 @@ def network(rank, loss):
     rng = np.random.default_rng(4)
     k = np.arange(TRIALS)[:, None] / TRIALS
     courses = np.concatenate([-0.8 - 2 * k, 1.5 - 0.8 * k, 1.2 + 0.5 * np.sin(6 * k)], axis=1)  # (trial, 3)
+    c = courses[:, :rank] + 0.1 * rng.standard_normal((TRIALS, rank))
+    smoothing = smoothing_matrix(rational_quadratic(IDS, scale=1.0), 0.1)
     a = rng.standard_normal((UNITS, rank))
     turn = rng.standard_normal((rank, rank))
     arrays = {
         "a": a, "b": a @ (np.eye(rank) + turn - turn.T) + 0.3 * rng.standard_normal((UNITS, rank)),
-        "c_latent": courses[:, :rank] + 0.1 * rng.standard_normal((TRIALS, rank)), "c_offset": np.zeros(rank),
-        "smoothing": np.eye(TRIALS), "z0": 3 * rng.uniform(-1, 1, (3, rank)),
+        "c_latent": np.linalg.solve(smoothing, c - 0.5), "c_offset": np.full(rank, 0.5),
+        "smoothing": smoothing, "z0": 3 * rng.uniform(-1, 1, (3, rank)),
         "W_out": rng.standard_normal((NEURONS, UNITS)), "bias": np.ones(NEURONS),
     }  # fmt: skip
     arrays = {name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()}

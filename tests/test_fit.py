@@ -3,13 +3,15 @@
 import importlib.util
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
+from tauflow.networks import LowTensorRankRNN
 from tauflow.neural import block_masks, fit_low_tensor_rank, load_fit, recording
 from tauflow.neural.cross_validation import choose_rank, cross_validate
-from tauflow.neural.training import Options, stands_still, stopping
+from tauflow.neural.training import INPUT_FIELDS, Options, Problem, best, ended
 from tauflow.run import RunError
 
 _spec = importlib.util.spec_from_file_location("low_rank_truth", Path(__file__).with_name("low_rank_truth.py"))
@@ -135,17 +137,20 @@ def test_counts_of_spikes_are_fitted_by_their_likelihood(small):
     assert (predicted > 0).all()
     assert np.corrcoef(predicted[masks.test], rates[masks.test])[0, 1] > 0.85
     null = -(counts * np.log(counts.mean((0, 1))) - counts.mean((0, 1)))[masks.test].mean()
-    assert fit.data["fit_test"].values[0, -1] < null
+    assert fit.data["fit_test"].values[0, fit.data["chosen_look"].values[0]] < null
     with pytest.raises(ValueError, match="the recording holds rates"):
         fit_low_tensor_rank(small[0], rank=2, loss="poisson", key=jax.random.key(1))
 
 
-def test_a_fit_ends_when_its_held_out_loss_stands_still():
+def test_a_fit_ends_when_its_held_out_loss_stands_still_and_keeps_the_best():
     options = Options(every=10, window=100)
-    losses = np.r_[np.linspace(1, 0.2, 30), np.full(30, 0.2)]
-    ends = [stands_still(losses[:k], options) for k in range(1, 61)]
-    assert not any(ends[:30]) and stopping(losses, options) == ends.index(True) <= 41
-    assert stopping(np.linspace(1, 0, 50), options) == 49
+    rests = np.r_[np.linspace(1, 0.2, 30), np.full(30, 0.2)]
+    assert ended(rests, options) == 39 and ended(rests[:39], options) is None
+    rises = np.r_[np.linspace(1, 0.2, 30), np.linspace(0.21, 1, 30)]
+    assert ended(rises, options) is None and best(rises, options) == 29
+    assert 29 <= best(np.r_[rests, 0.0], options) <= 39  # what comes after the end does not count
+    falls = np.linspace(1, 0, 50)
+    assert ended(falls, options) is None and best(falls, options) == 49
     with pytest.raises(ValueError, match="steps is 0; it must be a whole number > 0"):
         Options(steps=0)
     with pytest.raises(ValueError, match="loss"):
@@ -163,3 +168,39 @@ def test_cross_validation_finds_the_rank(small):
     assert (losses[0] > 1.1 * losses[1]).all()
     flat = scores.assign(test_loss=scores["test_loss"] * 0 + 1)
     assert choose_rank(flat)["chosen"].values.tolist() == [1]
+
+
+@pytest.mark.slow
+def test_inputs_before_the_cue_are_found_where_there_are_some(tmp_path):
+    key, bins, cue = jax.random.key(4), 30, 10
+    network = LowTensorRankRNN.random(
+        40, 30, rank=2, conditions=4, trial_ids=range(48), key=key, inputs="free", input_steps=cue, alpha=0.1
+    )
+    network = eqx.tree_at(lambda net: net.u, network, 30 * network.u)  # anew in every bin
+    which = np.arange(48) % 4
+    clean = np.asarray(network(which, bins).outputs, float)
+    noisy = clean / clean.std() + 0.3 * np.random.default_rng(0).standard_normal(clean.shape)
+    names = [f"c{i}" for i in which]
+    made = recording(noisy, kind="rates", time=0.01 * (np.arange(bins) - cue + 1), condition=names, unit="sd")
+    masks = block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(0))
+    settings = {"rank": 2, "masks": masks, "key": jax.random.key(1), "inputs_until_s": 0.0, **SETTINGS}
+    driven = fit_low_tensor_rank(made, inputs="free", out=tmp_path / "driven", **settings)
+    alone = fit_low_tensor_rank(made, **settings)
+    best_of_all = explained_by(clean / clean.std(), made, masks)
+    assert driven.score(made) > 0.9 * best_of_all > 1.05 * alone.score(made)
+    assert driven.network().u.shape == (cue, 4, 2) and alone.network().u is None
+    np.testing.assert_array_equal(load_fit(tmp_path / "driven" / "fit.zarr").predict(), driven.predict())
+
+
+@pytest.mark.parametrize("inputs", ["free", "ode"])
+def test_inputs_learn_with_the_rest(small, inputs):
+    made, _, _, masks = small
+    settings = {"rank": 2, "units": 40, "masks": masks, "key": jax.random.key(1), "inputs": inputs}
+    fit = fit_low_tensor_rank(made, steps=20, **settings)
+    start = Problem(made, [masks], fit.options).network(2, 40, key=jax.random.split(settings["key"])[1])
+    for name in INPUT_FIELDS[inputs]:
+        assert np.abs(getattr(fit.network(), name) - getattr(start, name)).max() > 1e-3, name
+    with pytest.raises(ValueError, match=r"no bin lies before -1 s; read the recording from an earlier time on"):
+        fit_low_tensor_rank(made, inputs_until_s=-1.0, **settings)
+    with pytest.raises(ValueError, match="inputs"):
+        fit_low_tensor_rank(made, **settings | {"inputs": "some"})

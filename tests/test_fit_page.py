@@ -74,7 +74,7 @@ def test_figures_are_drawn_and_leave_matplotlib_alone(shown, tmp_path):
 
 def test_figures_draw_what_the_portrait_says(shown, lone):
     axes = fit_figures.fit_factors(shown).axes[0]
-    np.testing.assert_array_equal(axes.get_lines()[1].get_ydata(), shown["strength"].values[:, 1])
+    np.testing.assert_array_equal(axes.get_lines()[2].get_ydata(), shown["strength"].values[:, 1])
     assert [text.get_text() for text in axes.texts] == ["before", "after", "late before", "late after"]
     (arrows,) = [each for each in fit_figures.fit_field(shown).axes[1].collections if isinstance(each, Quiver)]
     flow = shown["stage_field"].values[1]
@@ -133,8 +133,10 @@ def test_every_plot_is_drawn_and_named_for_a_screen_reader(page):
 @pytest.mark.browser
 def test_lines_are_those_of_the_portrait(page, shown):
     for j in range(3):
-        found = page.drawn("plot-factors", f"c<sub>{j + 1}</sub>")
+        found = page.drawn("plot-factors", f"c<sub>{j + 1}</sub> of single trials")
         assert found == pytest.approx(shown["strength"].values[:, j].tolist(), rel=1e-4)
+        smooth = page.drawn("plot-factors", f"c<sub>{j + 1}</sub>")
+        assert smooth == pytest.approx(shown["smooth_strength"].values[:, j].tolist(), rel=1e-4)
     assert page.drawn("plot-latents", "90") == pytest.approx(shown["latent"].values[0, 1, :, 0].tolist(), rel=1e-4)
     assert page.drawn("plot-ranks", "mean ± standard error") == pytest.approx(
         shown["held_out_loss"].values[0].tolist(), rel=1e-4

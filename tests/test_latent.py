@@ -68,12 +68,15 @@ def assert_close(got, want, tolerance=TOLERANCE):
             assert np.abs(np.asarray(g) - np.asarray(w)).max() <= tolerance * max(np.abs(w).max(), 1e-3)
 
 
-def value_and_gradients(run):
+PLAINLY = {"xla_backend_optimization_level": 0}  # for the reference: what is compared with need not be fast
+
+
+def value_and_gradients(run, options=None):
     def value(*case):
         results = run(*case)
         return loss(results), results
 
-    return jax.jit(jax.grad(value, argnums=(0, 1, 2, 3, 4), has_aux=True))
+    return jax.jit(jax.grad(value, argnums=(0, 1, 2, 3, 4), has_aux=True), compiler_options=options)
 
 
 @both_modes
@@ -85,7 +88,7 @@ def value_and_gradients(run):
 def test_latents_rates_and_gradients_agree_with_autodiff(phi, per_trial):
     case = draw(per_trial=per_trial)
     ours = value_and_gradients(lambda *case: simulate_latent(*case, phi=phi, alpha=0.3))
-    theirs = value_and_gradients(lambda *case: plain(*case, phi, 0.3))
+    theirs = value_and_gradients(lambda *case: plain(*case, phi, 0.3), PLAINLY)
     assert_close(ours(*case), theirs(*case))
 
 
@@ -100,7 +103,7 @@ def test_states_are_those_of_the_whole_network_and_so_are_gradients(phi="softplu
         z, rates = simulate_latent(a, c, b, z0, drive, phi=phi, alpha=0.3)
         return z @ a.T, rates
 
-    want = value_and_gradients(whole)(a, c, b, z0, drive)
+    want = value_and_gradients(whole, PLAINLY)(a, c, b, z0, drive)
     assert_close(value_and_gradients(latent)(a, c, b, z0, drive), want)
     # A network without its recurrence, and one whose trials have changed places, are another network.
     for other in (latent(a, 0 * c, b, z0, drive), latent(a, c[::-1], b, z0, drive)):
@@ -119,7 +122,7 @@ def test_states_are_those_of_the_whole_network_and_so_are_gradients(phi="softplu
 def test_every_shape_agrees_with_autodiff(time, trials, n, rank, inputs):
     case = draw(time, trials, n, rank, inputs)
     ours = value_and_gradients(lambda *case: simulate_latent(*case, phi="tanh", alpha=0.4))
-    assert_close(ours(*case), value_and_gradients(lambda *case: plain(*case, "tanh", 0.4))(*case))
+    assert_close(ours(*case), value_and_gradients(lambda *case: plain(*case, "tanh", 0.4), PLAINLY)(*case))
 
 
 def test_no_drive_is_a_drive_of_zeros():
@@ -136,11 +139,12 @@ def test_no_drive_is_a_drive_of_zeros():
 def test_a_loss_of_latents_or_of_rates_alone_has_its_gradient(which):
     case = draw()
 
-    def gradients(run):
-        return jax.jit(jax.grad(lambda *case: (run(*case)[which] ** 2).sum(), argnums=range(5)))(*case)
+    def gradients(run, options=None):
+        value = jax.grad(lambda *case: (run(*case)[which] ** 2).sum(), argnums=range(5))
+        return jax.jit(value, compiler_options=options)(*case)
 
     ours = gradients(lambda *case: simulate_latent(*case, phi="tanh", alpha=0.3))
-    assert_close(ours, gradients(lambda *case: plain(*case, "tanh", 0.3)))
+    assert_close(ours, gradients(lambda *case: plain(*case, "tanh", 0.3), PLAINLY))
 
 
 def measure(parameters, z, r, data):
@@ -190,7 +194,7 @@ def test_vmap_gives_each_member_its_own_result():
     cases = [draw(seed=seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
     ours = jax.jit(jax.vmap(value_and_gradients(lambda *case: simulate_latent(*case, phi="tanh", alpha=0.3))))
-    theirs = value_and_gradients(lambda *case: plain(*case, "tanh", 0.3))
+    theirs = value_and_gradients(lambda *case: plain(*case, "tanh", 0.3), PLAINLY)
     for i, case in enumerate(cases):
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], ours(*stacked)), theirs(*case))
 

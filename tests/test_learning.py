@@ -281,10 +281,10 @@ def test_no_updates_is_a_run(key):
 
 def test_progress_counts_up_to_the_end(key):
     seen = []
-    ensemble(make_network, make_objective, make_optimizer, keys=keys(2), steps=12, progress=seen.append,
+    ensemble(make_network, make_objective, make_optimizer, keys=keys(3), steps=12, progress=seen.append,
              record=Record(measurements=4))  # fmt: skip
     assert [p.update for p in seen] == [4, 8, 12]
-    assert (seen[0].running, seen[0].done) == (2, 0) and (seen[-1].running, seen[-1].done) == (0, 2)
+    assert (seen[0].running, seen[0].done) == (3, 0) and (seen[-1].running, seen[-1].done) == (0, 3)
     assert np.isfinite(seen[-1].loss) and seen[-1].updates_per_second > 0
     assert seen[-1].seconds_left == 0
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tauflow.networks import LowTensorRankRNN
 from tauflow.neural import noise_ceiling, variance_explained
 from tauflow.neural.fit import PARAMETERS, Fit
 from tauflow.neural.portrait import portrait
@@ -67,6 +68,17 @@ def test_components_are_those_of_the_fit_in_order_and_with_their_signs(shown, fi
     assert (np.diff(spread) <= 0).all() and (c.mean(axis=0) > 0).all()
     weights = np.asarray(fit.network().readout, float) @ a
     assert (weights[np.abs(weights).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_what_is_smooth_of_strengths_is_what_a_regression_over_trials_keeps(shown):
+    c, ids = shown["strength"].values, shown["trial_id"].values
+    A = 1 / (1 + (ids[:, None] - ids) ** 2 / (2 * 15**2))
+    offset = np.array([-0.5, 0.5, 0.5])  # the first component has come with its sign turned
+    wanted = A @ np.linalg.solve(A + 0.1**2 * np.eye(len(c)), c - offset) + offset
+    found = shown["smooth_strength"].values
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    rough = [np.diff(each, 2, axis=0).std(axis=0) for each in (found, c)]
+    assert (rough[0] < 0.3 * rough[1]).all() and np.abs(found - c).max() < 0.4
 
 
 def test_order_and_signs_of_the_fit_do_not_matter(shown, fit, data):
@@ -146,6 +158,33 @@ def test_paths_are_those_of_the_network_and_fixed_points_rest(shown, fit, data):
     assert np.abs(found[1:] - states[steps[1:] - 1, 20] @ Q).max() > 1e-3
     assert (shown["stage_unstable"].values >= 0).any(axis=1).all()  # the origin rests always
     assert np.abs(np.nan_to_num(shown["stage_fixed"].values, nan=9)).sum(axis=-1).min() < 1e-9
+
+
+class Driven(Fit):
+    """A Fit whose network has inputs in its first five bins."""
+
+    def network(self, *arguments, **more):
+        plain, rng = super().network(), np.random.default_rng(0)
+        arrays = {"W_in": rng.normal(size=(20, 2)), "u": rng.normal(size=(5, 3, 2))}
+        arrays = {name: getattr(plain, name) for name in PARAMETERS} | {
+            name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()
+        }
+        return LowTensorRankRNN(**arrays, alpha=plain.alpha)
+
+
+def test_a_network_with_inputs_is_shown_in_the_span_of_both(fit, data):
+    driven_fit = Driven(fit.data)
+    found, states = portrait(driven_fit, data), own_states(driven_fit, data)
+    Q, steps = found["plane_axes"].values, found["path_step"].values
+    assert found.attrs["inputs"] == 1
+    k, condition = 4, found["condition"].values.tolist().index(data["condition"].values[4])
+    path = found["shown_path"].values[list(found["shown"].values).index(k), condition]
+    np.testing.assert_allclose(path[1:], states[steps[1:] - 1, k] @ Q, atol=1e-4)
+    assert np.abs(path[1:] - own_states(fit, data)[steps[1:] - 1, k] @ Q).max() > 1e-2
+    x = found["point"].values @ Q.T + found["mean_state"].values @ (np.eye(20) - Q @ Q.T)
+    W = np.mean([dense(fit, i) for i in np.flatnonzero(found["stage_of"].values == 1)], axis=0)
+    wanted = (np.tanh(x) @ W.T - x) @ Q * 0.1 / data.attrs["bin_s"]  # without input
+    np.testing.assert_allclose(found["stage_field"].values[1], wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_fixed_points_are_all_found_with_their_stability():

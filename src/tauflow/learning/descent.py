@@ -213,7 +213,7 @@ def _run_group(
     networks = [member.network for member in group.members]
     keys = [member.key for member in group.members]
     points = list(group.points)
-    ensemble = Ensemble(networks, keys, points, train=train, makers=group.makers, capacity=min(CAPACITY, steps))
+    ensemble = Ensemble(networks, keys, points, train=train, makers=group.makers, capacity=CAPACITY)
     measurements, snapshots = set(record.measurement_times(steps)), set(record.snapshot_times(steps))
     stops = sorted({int(t) for t in measurements | snapshots if t > 0} | {steps})
     recorder = Recorder(networks, (*WEIGHT_FIELDS, *train), record.probes)

@@ -12,15 +12,15 @@ import xarray as xr
 
 from tauflow.learning import Progress
 from tauflow.neural.masks import Masks, block_masks
-from tauflow.neural.training import Options, Problem, stopping, train
+from tauflow.neural.training import Options, Problem, best, train
 
 
 def cross_validate(
     recording: xr.Dataset,
     ranks: Sequence[int],
     units: int | Sequence[int] = 200,
-    seeds: int = 2,
-    masks: int | Sequence[Masks] = 2,
+    seeds: int = 1,
+    masks: int | Sequence[Masks] = 4,
     *,
     key: jax.Array,
     out: str | Path | None = None,
@@ -30,14 +30,15 @@ def cross_validate(
 ) -> xr.Dataset:
     """Fit networks of several ranks, from several starts and on several masks, on all cores.
 
-    Every network is taken where its own held-out loss came to rest, as `fit_low_tensor_rank` ends.
+    Every network is taken where its own held-out loss is lowest, as in `fit_low_tensor_rank`.
 
     Args:
         recording: The recording.
         ranks: Numbers of components to try.
         units: Number of units, or several to try.
         seeds: Number of starts.
-        masks: Masks, or how many to draw by `block_masks`.
+        masks: Masks, or how many to draw by `block_masks`. Standard errors of a few are themselves uncertain: with two
+            masks chance may choose a rank too large.
         key: JAX random key.
         out: Folder for checkpoints, one for each rank and number of units; None keeps everything in memory.
         resume: Go on with what is in `out`.
@@ -84,7 +85,7 @@ def cross_validate(
 
 
 def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
-    """Losses of every member where its own fit ends, (seed, mask)."""
+    """Losses of every member at its best, (seed, mask)."""
     seeds, count = int(data["seed"].values.max()) + 1, len(problem.masks)
     names = ("train_loss", "test_loss", "explained_train", "explained_test", "updates")
     found = {name: np.full((seeds, count), np.nan) for name in names}
@@ -92,7 +93,7 @@ def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
         if data["status"].values[i] != "done":
             continue
         here = (int(seed), int(mask))
-        end = stopping(data["probe_test"].values[i, :, mask], problem.options)
+        end = best(data["probe_test"].values[i, :, mask], problem.options)
         for kind in ("train", "test"):
             losses = data[f"probe_{kind}"].values[i, end]  # (mask,)
             found[f"{kind}_loss"][here] = losses[mask]

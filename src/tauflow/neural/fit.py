@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +19,8 @@ from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.trial_factors import predict_factors
 from tauflow.neural.masks import Masks, block_masks
 from tauflow.neural.scores import noise_ceiling, variance_explained
-from tauflow.neural.training import TRAINED, Options, Problem, train
+from tauflow.neural.training import Options, Problem, best, train
 from tauflow.run import Run, RunError, read_store, run_attributes
-
-PARAMETERS = (*TRAINED, "smoothing")
 
 
 class Fit(Run):
@@ -30,7 +29,8 @@ class Fit(Run):
     `fit.data` holds the weights of every trial as factors, `W_a`, `W_c` and `W_b` along `snapshot`, whose learning time
     is the trial's own id, with the labels `trial_id`, `condition` and `epoch`; the parameters of the network as
     `parameter_<name>`; the course of the fit as `fit_loss (run, fit_update)` and, at `fit_look`, `fit_train` and
-    `fit_test` (losses) and `explained_train` and `explained_test`; and the masks, `train_mask` and `test_mask`.
+    `fit_test` (losses) and `explained_train` and `explained_test`; `chosen_look (run)`, whose weights
+    were kept; and the masks, `train_mask` and `test_mask`.
     """
 
     @property
@@ -45,8 +45,9 @@ class Fit(Run):
 
     @property
     def explained(self) -> dict[str, float]:
-        """Variance (for Poisson losses: deviance) explained at the end, of "train" and of "test" entries."""
-        return {kind: float(self.data[f"explained_{kind}"].values[0, -1]) for kind in Masks._fields}
+        """Variance (for Poisson losses: deviance) explained by the weights kept, of "train" and of "test" entries."""
+        look = int(self.data["chosen_look"].values[0])
+        return {kind: float(self.data[f"explained_{kind}"].values[0, look]) for kind in Masks._fields}
 
     @property
     def factors(self) -> xr.Dataset:
@@ -75,7 +76,9 @@ class Fit(Run):
         """
         if like is not None:
             raise RunError("A Fit is a LowTensorRankRNN; leave like= out, or take its arrays from fit.data.")
-        arrays = {name: jnp.asarray(self.data[f"parameter_{name}"].values[run]) for name in PARAMETERS}
+        prefix = "parameter_"
+        kept = [str(name).removeprefix(prefix) for name in self.data.data_vars if str(name).startswith(prefix)]
+        arrays = {name: jnp.asarray(self.data[prefix + name].values[run]) for name in kept}
         return LowTensorRankRNN(**arrays, **self.static(run))
 
     def predict(self, trial_ids: ArrayLike | None = None, conditions: Sequence[str] | None = None) -> xr.DataArray:
@@ -123,11 +126,9 @@ class Fit(Run):
         )  # (trial, R)
         known = np.isin(ids, fitted)  # then the nearest trial is that one
         strengths[known] = np.asarray(network.trial_factors)[nearest[known]]
-        arrays = {name: getattr(network, name) for name in PARAMETERS}
-        offset = np.asarray(network.c_offset, np.float64)
-        latent = {"c_latent": strengths - offset, "smoothing": np.eye(len(ids))}
-        arrays |= {name: jnp.asarray(value, network.a.dtype) for name, value in latent.items()}
-        return LowTensorRankRNN(**arrays, **self.static())
+        latent = strengths - np.asarray(network.c_offset, np.float64), np.eye(len(ids))
+        arrays = [jnp.asarray(value, network.a.dtype) for value in latent]
+        return dataclasses.replace(network, c_latent=arrays[0], smoothing=arrays[1])
 
     def score(self, recording: xr.Dataset, mask: ArrayLike | None = None) -> float:
         """Share of a recording's variance that the network explains, around each neuron's mean over fitted entries.
@@ -171,7 +172,8 @@ def fit_low_tensor_rank(
 ) -> Fit:
     r"""Fit one network of low tensor rank to all trials of a recording.
 
-    Adam descends the mean loss over the fitted entries; the fit ends when the loss of the held-out ones stands still.
+    Adam descends the mean loss over the fitted entries; the fit ends when the loss of the held-out ones stands still,
+    and keeps the weights with which that was lowest.
 
     Args:
         recording: Rates, or counts of spikes for `loss="poisson"`, see `tauflow.neural.recording`. Scaling beforehand
@@ -210,7 +212,7 @@ def fit_low_tensor_rank(
     training = None if folder is None else folder / "training"
     if folder is not None and (folder / "fit.zarr").exists() and not resume:
         raise RunError(f"{folder} already holds fit.zarr; pass resume=True to take it, or another out=.")
-    run = train(problem, rank, units, keys=[fit_key], out=training, resume=resume, progress=progress)
+    run = train(problem, rank, units, keys=[fit_key], out=training, resume=resume, progress=progress, keep=True)
     fit = _fit_of(run, problem, units, fit_key)
     if folder is not None and not (folder / "fit.zarr").exists():
         fit.save(folder / "fit.zarr")
@@ -233,17 +235,20 @@ def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
     """The Fit that training has led to."""
     recording, data = problem.recording, run.data
     network = problem.network(int(run.configuration["rank"]), units, key=key)
-    arrays = {name: np.asarray(run.weights(name)) for name in TRAINED} | {"smoothing": np.asarray(network.smoothing)}
+    losses = {kind: data[f"probe_{kind}"].values[:, :, 0].astype(np.float64) for kind in Masks._fields}
+    look = best(losses["test"][0], problem.options)
+    arrays = {name: np.asarray(run.weights(name, snapshot=look)) for name in problem.options.trained}
+    arrays["smoothing"] = np.asarray(network.smoothing)
     fitted = LowTensorRankRNN(**{k: jnp.asarray(v) for k, v in arrays.items()}, **run.static())
     a, c, b = (np.asarray(each, np.float32) for each in fitted.W)
     trials = len(c)
     ids = recording["trial_id"].values.astype(np.int64)
-    losses = {kind: data[f"probe_{kind}"].values[:, :, 0].astype(np.float64) for kind in Masks._fields}
     variables: dict[str, Any] = {
         "W_a": (("run", "snapshot", "unit", "rank"), np.broadcast_to(a, (1, trials, *a.shape)).copy()),
         "W_c": (("run", "snapshot", "rank"), c[None]),
         "W_b": (("run", "snapshot", "unit", "rank"), np.broadcast_to(b, (1, trials, *b.shape)).copy()),
         "fit_loss": (("run", "fit_update"), data["loss"].values),
+        "chosen_look": ("run", [look]),
         "centre": ("neuron", problem.centre if problem.options.loss == "mse" else np.zeros_like(problem.centre)),
         "size": ("neuron", problem.size),
     }

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tauflow.analysis import is_unique
 from tauflow.networks import LowTensorRankRNN
+from tauflow.networks.trial_factors import predict_factors
 from tauflow.neural.cross_validation import choose_rank
 from tauflow.neural.fit import Fit
 from tauflow.neural.portrait_neurons import neurons_of
@@ -42,6 +43,7 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     | | dimensions | what |
     | --- | --- | --- |
     | `strength` | (trial, component) | $c_j$, in the order and with the signs of the module's docstring |
+    | `smooth_strength` | (trial, component) | what of $c_j$ is smooth over trials, as the fit has it |
     | `columns`, `rows` | (unit, component) | $a_j$, $b_j$ |
     | `stage_of` | (trial,) | index of the stage that a trial belongs to, -1 for none; see `stages` |
     | `latent` | (stage, condition, time, component) | coordinates z of the states x = a z, mean over a stage's trials |
@@ -87,10 +89,13 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
         where = np.argmax(recording["condition"].values[:, None] == names, axis=1)  # (trial,)
         z = np.asarray(network.simulate(where, recording.sizes["time"])[0])  # (time, trial, R + m)
         a, c, b = (np.asarray(each) for each in network.W)
+    A = fit.options.covariance(recording["epoch"].values)(recording["trial_id"].values)  # (trial, trial)
+    smooth = predict_factors(network.c_latent, network.c_offset, network.smoothing, A, sigma=fit.options.sigma)
     kept = stages(recording["epoch"].values, recording["condition"].values)
     parts = {
         "columns": (("unit", "component"), a),
         "strength": (("trial", "component"), c),
+        "smooth_strength": (("trial", "component"), smooth),
         "rows": (("unit", "component"), b),
         "eigenvalue": (("trial", "eigenvalue"), tracked(factor_eigenvalues(a, c, b))),
     }

@@ -3,15 +3,15 @@ r"""What is done to a recording before a fit: select, smooth, subtract a baselin
 The order of pellegrino2023, Appendix B, with $t = 0$ at the go cue; $\langle\cdot\rangle$ are means over the times of a
 window and over trials, for each neuron:
 
-$$\bar y = \frac{y - \langle y\rangle_{before}}{\sqrt{\langle (y - \langle y\rangle_{before})^2\rangle_{after}}}.$$
+$$\bar y = \frac{y - \langle y\rangle_{before}}{\sqrt{\langle (y - \langle y\rangle_{after})^2\rangle_{after}}}.$$
 
     >>> import numpy as np
     >>> from tauflow.neural import crop, recording, scale, smooth, subtract_baseline
     >>> counts = np.random.default_rng(0).poisson(0.2, size=(120, 30, 5))  # (time, trial, neuron)
     >>> data = recording(counts, kind="spikes", time=-0.195 + 0.01 * np.arange(120))
     >>> data = subtract_baseline(smooth(data, 0.04), (-0.2, 0.0))
-    >>> data = crop(scale(data, (0.1, 1.0), about="baseline"), (0.0, 1.0))
-    >>> bool(np.isclose((data.activity.values[10:] ** 2).mean(), 1.0)), data.sizes["time"]
+    >>> data = crop(scale(data, (0.1, 1.0)), (0.0, 1.0))
+    >>> bool(np.isclose(data.activity.values[10:].std(), 1.0, atol=0.01)), data.sizes["time"]
     (True, 100)
 
 Means and filters are computed in float64; activity stays float32.
@@ -27,7 +27,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from tauflow.names import check_name
 from tauflow.networks.checks import is_number
 from tauflow.neural.recording import DIMS, check_recording, counted, listed
 from tauflow.neural.selection import check_seconds, check_window
@@ -117,16 +116,14 @@ def subtract_baseline(data: xr.Dataset, window: tuple[float, float]) -> xr.Datas
     return _stepped(data, values - mean, f"mean over {_words(window)} subtracted, by neuron", unit=unit)
 
 
-def scale(data: xr.Dataset, window: tuple[float, float], *, about: str = "mean") -> xr.Dataset:
-    r"""Divide each neuron by its standard deviation over a window and all trials.
+def scale(data: xr.Dataset, window: tuple[float, float]) -> xr.Dataset:
+    """Divide each neuron by its standard deviation over a window and all trials.
 
     Neurons that never change anywhere (silent ones) stay as they are.
 
     Args:
         data: A recording of rates.
         window: Start and end in seconds; times from the start on and before the end count.
-        about: "mean": the standard deviation about the mean of this window. "baseline": the root mean square, which
-            after `subtract_baseline` is the deviation from that baseline, $\sqrt{\langle y^2\rangle}$.
 
     Returns:
         A recording of kind "rates", in units of that deviation.
@@ -134,9 +131,8 @@ def scale(data: xr.Dataset, window: tuple[float, float], *, about: str = "mean")
     Raises:
         ValueError: If `data` is no recording of rates, no bin lies in the window, or a neuron changes elsewhere only.
 
-    Source: pellegrino2023, Eq. (B.0.1), with `about="baseline"`; their text says standard deviation of the period,
-        which is `about="mean"`. Deviation from print: divided by the square root; the print has the variance, which
-        would leave a unit, and a spread of 1/sd.
+    Source: pellegrino2023, Eq. (B.0.1). Deviation from print: divided by the square root; the print has the variance,
+        which would leave a unit, and a spread of 1/sd.
 
     Example:
         >>> from tauflow.neural import recording
@@ -144,11 +140,9 @@ def scale(data: xr.Dataset, window: tuple[float, float], *, about: str = "mean")
         >>> scale(data, (0.0, 0.2)).activity.values.ravel().tolist()
         [2.0, 4.0]
     """
-    check_name("deviation", about, ("mean", "baseline"))
     values = _of_rates(data, "scale")  # (time, trial, neuron)
     inside = values[_within(data, window)]
-    centre = inside.mean(axis=(0, 1)) if about == "mean" else 0.0
-    deviation = np.sqrt(((inside - centre) ** 2).mean(axis=(0, 1)))  # (neuron,)
+    deviation = inside.std(axis=(0, 1))  # (neuron,)
     still = deviation <= 1e-6 * np.abs(values).max(axis=(0, 1))  # (neuron,): constant but for rounding to float32
     changes = np.ptp(values, axis=(0, 1)) > 1e-6 * np.abs(values).max(axis=(0, 1))
     if (still & changes).any():
@@ -157,8 +151,7 @@ def scale(data: xr.Dataset, window: tuple[float, float], *, about: str = "mean")
             f"Neurons {names} do not change in {_words(window)} but do elsewhere, so they cannot be scaled by it; "
             "choose another window, or leave them out with select_neurons."
         )
-    what = "standard deviation" if about == "mean" else "root mean square"
-    step = f"divided by the {what} over {_words(window)}, by neuron"
+    step = f"divided by the standard deviation over {_words(window)}, by neuron"
     return _stepped(data, values / np.where(changes, deviation, 1.0), step, unit="sd")
 
 

@@ -31,7 +31,7 @@ from tauflow.precision import float64
 from tauflow.simulate import nonlinearity
 
 FloatArray = NDArray[np.float64]
-_NEWTON_STEPS = 60
+_NEWTON_STEPS = 40
 _REACH = 1.5  # fixed points farther out than this many times the farthest state are beyond what the fit has seen
 
 
@@ -255,7 +255,10 @@ def _newton(space: StateSpace, c: FloatArray, starts: FloatArray, reach: float) 
 
 
 def tracked(values: ArrayLike) -> NDArray[np.complex128]:
-    """Order eigenvalues so that each column goes on where it was: the least sum of moves from one trial to the next.
+    """Order eigenvalues so that each column goes on where it was of late, with the least sum of moves.
+
+    Where a column was of late is an average over the trials before that halves from one to the next, so that a complex
+    pair that has been real for a moment goes on as before.
 
     Args:
         values: Eigenvalues of each trial in any order, shape (trial, R).
@@ -268,7 +271,9 @@ def tracked(values: ArrayLike) -> NDArray[np.complex128]:
         [[1.0, 0.5], [1.1, 0.5], [1.2, 0.4]]
     """
     out = np.array(values, np.complex128)
+    late = out[0]
     for k in range(1, len(out)):
-        _, order = linear_sum_assignment(np.abs(out[k - 1][:, None] - out[k][None]))
+        _, order = linear_sum_assignment(np.abs(late[:, None] - out[k][None]))
         out[k] = out[k][order]
+        late = (late + out[k]) / 2
     return out[:, np.argsort(-np.abs(out).mean(axis=0), kind="stable")]

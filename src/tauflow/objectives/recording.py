@@ -20,7 +20,7 @@ class Errors(NamedTuple):
 
     Attributes:
         train: Over the entries that are fitted, shape (mask,).
-        test: Over those held out and tested, shape (mask,).
+        test: Over those held out and tested, shape (mask,); NaN where there are none.
     """
 
     train: Array
@@ -110,15 +110,28 @@ class RecordingError(eqx.Module):
         """Mean losses over the fitted and the tested entries of every mask, no trial left out and no penalty."""
         data = (self.activity, jnp.moveaxis(self.train, 0, 1), jnp.moveaxis(self.test, 0, 1))
         _, (train, test) = network.total(_MEASURED_APART[self.loss], self.conditions, data)
-        return Errors(*(total / jnp.maximum(count, 1) for total, count in (train, test)))
+        return Errors(*(total / count for total, count in (train, test)))
 
 
-def _squared(y: Array, target: Array) -> Array:
-    return (y - target) ** 2
+def entry_losses(predicted: Any, target: Any, loss: str, xp: Any = jnp) -> Any:
+    """Losses of single entries, without those constants that no prediction changes.
 
+    Args:
+        predicted: Activity, or rates per bin, any shape.
+        target: Activity, or counts per bin, same shape.
+        loss: "mse" or "poisson".
+        xp: Whose arrays they are, `jax.numpy` or `numpy`.
 
-def _poisson(y: Array, counts: Array) -> Array:
-    return y - counts * jnp.log(jnp.maximum(y, _LEAST_RATE))
+    Returns:
+        Losses, same shape.
+
+    Example:
+        >>> entry_losses(np.array([2.0, 0.0]), np.array([1.0, 0.0]), "poisson", np).round(3).tolist()
+        [1.307, 0.0]
+    """
+    if loss == "mse":
+        return (predicted - target) ** 2
+    return predicted - target * xp.log(xp.maximum(predicted, _LEAST_RATE))
 
 
 def _sum(losses: Array, keep: Array) -> tuple[Array, Array]:
@@ -127,20 +140,20 @@ def _sum(losses: Array, keep: Array) -> tuple[Array, Array]:
 
 
 def _squared_total(y: Array, data: tuple[Array, Array]) -> tuple[Array, Array]:
-    return _sum(_squared(y, data[0]), data[1])
+    return _sum(entry_losses(y, data[0], "mse"), data[1])
 
 
 def _poisson_total(y: Array, data: tuple[Array, Array]) -> tuple[Array, Array]:
-    return _sum(_poisson(y, data[0]), data[1])
+    return _sum(entry_losses(y, data[0], "poisson"), data[1])
 
 
 def _squared_apart(y: Array, data: tuple[Array, Array, Array]) -> tuple[Array, Any]:
-    losses = _squared(y, data[0])[None]
+    losses = entry_losses(y, data[0], "mse")[None]
     return jnp.zeros((), y.dtype), tuple(_sum(losses, keep) for keep in data[1:])
 
 
 def _poisson_apart(y: Array, data: tuple[Array, Array, Array]) -> tuple[Array, Any]:
-    losses = _poisson(y, data[0])[None]
+    losses = entry_losses(y, data[0], "poisson")[None]
     return jnp.zeros((), y.dtype), tuple(_sum(losses, keep) for keep in data[1:])
 
 

@@ -131,15 +131,15 @@ def fit_ranks(portrait: xr.Dataset) -> Figure:
 
 
 def fit_factors(portrait: xr.Dataset) -> Figure:
-    """Strengths of the components over trials, with epochs, and below them the stages that figures compare."""
+    """Strengths over trials, dots, and what is smooth of them; epochs above, and below the stages that are compared."""
     with style.house_style():
         figure = style.new_figure(style.PAGE, 2.9)
         axes = figure.subplots()
-        ids, strength = portrait["trial_id"].values, portrait["strength"].values
-        for j, c in enumerate(strength.T):
-            axes.plot(
-                ids, c, color=style.CYCLE[j % len(style.CYCLE)], marker=".", markersize=3, label=f"$c_{{{j + 1}}}$"
-            )
+        ids, count = portrait["trial_id"].values, portrait.sizes["component"]
+        for j in range(count):
+            colour = style.CYCLE[j % len(style.CYCLE)]
+            axes.plot(ids, portrait["strength"].values[:, j], ".", color=colour, markersize=3.5, alpha=0.7)
+            axes.plot(ids, portrait["smooth_strength"].values[:, j], color=colour, label=f"$c_{{{j + 1}}}$")
         _mark_epochs(axes, portrait)
         low, high = axes.get_ylim()
         place = low - 0.06 * (high - low)
@@ -149,7 +149,7 @@ def fit_factors(portrait: xr.Dataset) -> Figure:
             axes.text((own[0] + own[-1]) / 2, place, str(name), ha="center", va="bottom", fontsize=6.5)
         axes.set(xlabel="trial", ylabel="strength $c_j$ (weights, $|a_j| = |b_j| = 1$)")
         axes.set_title("Trial factors: how strong each component is", pad=14 if epoch_spans(portrait) else None)
-        figure.legend(**_BELOW, ncols=min(strength.shape[1], 8), handles=axes.get_lines()[: strength.shape[1]])
+        figure.legend(**_BELOW, ncols=min(count, 8), handles=axes.get_lines()[1 : 2 * count : 2])
     return figure
 
 
@@ -348,11 +348,23 @@ def example_name(portrait: xr.Dataset, e: int) -> str:
     return f"{portrait['role'].values[e]}: neuron {portrait['neuron_id'].values[i]}"
 
 
+def neuron_scores(portrait: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out variance explained and ceiling of each neuron, as drawn: what is below -1 at -1, or it hides the rest.
+
+    Example:
+        >>> scores = {f"{name}_by_neuron": ("neuron", [0.5, -8.0]) for name in ("explained", "ceiling")}
+        >>> neuron_scores(xr.Dataset(scores))[0].tolist()
+        [0.5, -1.0]
+    """
+    explained, ceiling = (np.maximum(portrait[f"{name}_by_neuron"].values, -1.0) for name in ("explained", "ceiling"))
+    return explained, ceiling
+
+
 def _draw_quality(left: Axes, right: Axes, portrait: xr.Dataset) -> None:
-    explained, ceiling = (portrait[f"{name}_by_neuron"].values for name in ("explained", "ceiling"))
+    explained, ceiling = neuron_scores(portrait)
     known = explained[np.isfinite(explained)]
     if known.size:
-        left.hist(np.maximum(known, -1.0), bins=min(24, max(6, known.size // 3)), color=style.BLUE, alpha=0.85)
+        left.hist(known, bins=min(24, max(6, known.size // 3)), color=style.BLUE, alpha=0.85)
         left.axvline(float(np.median(known)), color=style.INK, linestyle="--", linewidth=0.9, label="median")
         left.legend()
     left.set(xlabel="held-out variance explained", ylabel="neurons", title=f"All {len(explained)} neurons")
@@ -362,7 +374,8 @@ def _draw_quality(left: Axes, right: Axes, portrait: xr.Dataset) -> None:
         if both[i]:
             right.annotate(str(portrait["role"].values[e]), (ceiling[i], explained[i]), textcoords="offset points",
                            xytext=(5, -2), fontsize=6.5)  # fmt: skip
-    ends = np.array([min(0.0, *ceiling[both], *explained[both]), max(0.1, *ceiling[both], *explained[both])])
+    both_known = np.concatenate([[0.0, 0.1], ceiling[both], explained[both]])
+    ends = [both_known.min(), both_known.max()]
     right.plot(ends, ends, color=style.GREY, linewidth=0.8, linestyle=":", label="as much as noise allows")
     right.legend(loc="lower right")
     right.set(

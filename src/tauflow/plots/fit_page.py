@@ -70,13 +70,17 @@ def _tiles(portrait: xr.Dataset) -> str:
     """The few numbers that a reader wants first."""
     about = portrait.attrs
     explained, ceiling, means = (about[name] for name in ("explained", "ceiling", "condition_means"))
-    dropped = len(json.loads(about["dropped"]))
+    dropped, share = len(json.loads(about["dropped"])), explained / ceiling if ceiling > 0 else np.nan
     poisson = f"deviance explained: {_fixed(about['deviance_explained'])}, " if about["loss"] == "poisson" else ""
     cells = [
         ("Rank", str(about["fitted_rank"]), _how_chosen(portrait)),
         ("Held-out variance explained", _fixed(explained), f"{poisson}by condition means: {_fixed(means)}"),
         ("Noise ceiling", _fixed(ceiling), "estimate of what can be explained"),
-        ("Share of the ceiling", _percent(explained / ceiling if ceiling > 0 else np.nan), "explained / ceiling"),
+        (
+            "Share of the ceiling",
+            _percent(share),
+            "fast changes count as noise" if share > 1 else "explained / ceiling",
+        ),
         ("Neurons", str(portrait.sizes["neuron"]), f"{portrait.sizes['condition']} conditions"),
         ("Trials", str(portrait.sizes["trial"]), f"{dropped} left out" if dropped else "none left out"),
     ]
@@ -152,11 +156,12 @@ def _rank_section(portrait: xr.Dataset) -> Section:
 def _factors_section() -> Section:
     text = (
         "<p>In trial k the weights are W<sup>(k)</sup> = Σ<sub>j</sub> c<sub>j</sub> a<sub>j</sub> b<sub>j</sub>ᵀ with "
-        "columns a and rows b of norm 1, so that c<sub>j</sub> is how strong component j is. Components come in the "
-        "order of how much they change; the black bars are the stages that the other figures compare.</p>"
+        "columns a and rows b of norm 1, so that c<sub>j</sub> is how strong component j is: dots in single trials, "
+        "lines what of it is smooth over trials. Components come in the order of how much they change; the black bars "
+        "are the stages that the other figures compare.</p>"
         "<p>What can fool you: the model keeps readout and initial states the same in all trials, so any change over "
         "trials, drifting electrodes and arousal included, is told as a change of weights. Smoothness over trials "
-        "was built in; fast changes are told as slower ones.</p>"
+        "was built in: sudden changes are told as slower ones.</p>"
     )
     drawn = plot("factors", "Strength of each component over trials", "low")
     return Section("factors", "Trial factors", "What changed from trial to trial", text, drawn)
@@ -265,8 +270,8 @@ def _neurons_section(portrait: xr.Dataset) -> Section:
         "the best neuron, a median one and a poor one (at the tenth percentile), by condition and stage. Thin lines "
         "with bands: mean of the data and its standard error over trials; dashed: the model in the same trials.</p>"
         "<p>What can fool you: most of the entries below were fitted, so that agreement there is no test; the held-out "
-        "ones are above. Ceilings of single neurons are estimates, and a neuron may come out above its own. A line "
-        "without a band is one trial.</p>"
+        "ones are above. Ceilings of single neurons are estimates, and a neuron may come out above its own; what is "
+        "below −1 is drawn there. A line without a band is one trial.</p>"
     )
     body = (
         '<div class="pair">'

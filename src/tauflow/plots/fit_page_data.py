@@ -15,6 +15,7 @@ from tauflow.plots.fit_figures import (
     example_name,
     explained_word,
     loss_label,
+    neuron_scores,
     stage_title,
     time_label,
 )
@@ -50,6 +51,7 @@ def payload(portrait: xr.Dataset) -> dict[str, Any]:
         "time": {"label": time_label(portrait), "values": rounded(time[thin]), "cue": 0 if inside else None},
         "ranks": _ranks(portrait) if "held_out_loss" in portrait else None,
         "strength": rounded(portrait["strength"].values.T),
+        "smooth": rounded(portrait["smooth_strength"].values.T),
         "latent": rounded(portrait["latent"].values[:, :, thin].transpose(3, 0, 1, 2)),  # (component, stage, ...)
         "plane": _plane(portrait),
         "eigenvalues": {
@@ -117,13 +119,14 @@ def _fixed(points: np.ndarray, unstable: np.ndarray) -> list[list[Any]]:
 
 
 def _neurons(portrait: xr.Dataset, thin: slice) -> dict[str, Any]:
+    explained, ceiling = neuron_scores(portrait)
     kinds = {
         name: rounded(portrait[f"rate_{name}"].values[:, :, thin].transpose(3, 0, 1, 2))  # (example, stage, ...)
         for name in ("data", "error", "model")
     }
     return kinds | {
-        "explained": rounded(portrait["explained_by_neuron"].values),
-        "ceiling": rounded(portrait["ceiling_by_neuron"].values),
+        "explained": rounded(explained),
+        "ceiling": rounded(ceiling),
         "ids": portrait["neuron_id"].values.tolist(),
         "examples": [example_name(portrait, e) for e in range(portrait.sizes["example"])],
         "which": portrait["example_neuron"].values.tolist(),

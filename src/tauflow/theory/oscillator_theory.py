@@ -38,7 +38,7 @@ class OscillatorTheory:
         >>> from tauflow.networks import ContinuousLinearRNN, outlier_pair
         >>> from tauflow.objectives import FilterLoss
         >>> from tauflow.tasks import DampedOscillator
-        >>> network = ContinuousLinearRNN.warm_start(24, sigma=0.05, c=0.6, omega=0.7, key=jax.random.key(0))
+        >>> network = ContinuousLinearRNN.warm_start(12, sigma=0.05, c=0.6, omega=0.7, key=jax.random.key(0))
         >>> run = flow(network, FilterLoss(DampedOscillator(0.4, 1.0)), duration=1.0, rates=network.mean_field_rates(),
         ...            train=("W", "W_in", "W_out"),
         ...            record=Record(measurements=2, probes={"outlier_pair": outlier_pair}))

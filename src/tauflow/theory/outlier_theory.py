@@ -40,7 +40,7 @@ class OutlierTheory:
         >>> from tauflow.networks import ContinuousLinearRNN
         >>> from tauflow.objectives import FilterLoss
         >>> from tauflow.tasks import LeakyIntegrator
-        >>> network = ContinuousLinearRNN.random(24, sigma=0.1, key=jax.random.key(0))
+        >>> network = ContinuousLinearRNN.random(12, sigma=0.1, key=jax.random.key(0))
         >>> run = flow(network, FilterLoss(LeakyIntegrator(0.4)), duration=1.5, rates=network.mean_field_rates(),
         ...            train=("W", "W_in", "W_out"), record=Record(measurements=2))
         >>> theory = OutlierTheory()

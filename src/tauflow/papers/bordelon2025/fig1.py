@@ -63,14 +63,14 @@ class Settings:
 FULL = Settings(
     250, (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001), sizes=((100, 6), (250, 6), (1000, 2), (4000, 1))
 )
-QUICK = Settings(48, (0.2, 0.1, 0.05, 0.02, 0.005, 0.002), points=61)
+QUICK = Settings(64, (0.2, 0.1, 0.05, 0.02, 0.005, 0.002), points=61)
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
     """Reproduce Fig. 1: eigenvalues, outlier and loss of a network that learns to integrate, with the reduced flow.
 
     Args:
-        quick: A small version of seconds: 48 neurons, six values of sigma, no other sizes.
+        quick: A small version of seconds: 64 neurons, six values of sigma, no other sizes.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

@@ -65,14 +65,14 @@ FULL = Settings(
     250, 4000, ((0.6, 1), (0.7, 1), (0.8, 4), (0.9, 1)), (0.5, 0.7, 0.9), 5,
     (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 3,
 )  # fmt: skip
-QUICK = Settings(100, 100, ((0.5, 4), (0.6, 4), (0.7, 2)), (0.5, 0.7), 20, (0.1, 0.15, 0.3, 0.5, 0.7), 1)
+QUICK = Settings(64, 64, ((0.5, 4), (0.6, 4), (0.7, 2)), (0.5, 0.7), 20, (0.1, 0.15, 0.3, 0.5, 0.7), 1)
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
     """Reproduce Fig. 2: eigenvalues, autocorrelation, losses with the lazy theory, and the change of W against c*.
 
     Args:
-        quick: A small version of seconds, with 100 neurons throughout.
+        quick: A small version of seconds, with 64 neurons throughout.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

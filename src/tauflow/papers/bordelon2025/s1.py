@@ -49,14 +49,14 @@ class Settings:
 
 
 FULL = Settings((250, 1500), ((0.6, 2), (0.7, 2), (0.8, 2)))
-QUICK = Settings((100,), ((0.5, 2), (0.6, 2), (0.7, 2)))
+QUICK = Settings((64,), ((0.5, 2), (0.6, 2), (0.7, 2)))
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
     """Reproduce Fig. S1: losses of small networks with the lazy theory, and the Mercer decomposition of C.
 
     Args:
-        quick: A small version of seconds: one size of 100 neurons; the decomposition as in full.
+        quick: A small version of seconds: one size of 64 neurons; the decomposition as in full.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

@@ -71,8 +71,11 @@
 
   function drawFactors() {
     const all = D.strength.flat(), low = Math.min(...all), high = Math.max(...all), floor = low - 0.1 * (high - low || 1);
-    const traces = D.strength.map((c, j) => line(D.trials, c, sub("c", j), { color: colour(j), width: 2 },
-      { mode: "lines+markers", marker: { size: 4 }, hovertemplate: "trial %{x}: %{y:.3f}<extra>" + sub("c", j) + "</extra>" }));
+    const traces = D.strength.flatMap((c, j) => [
+      dots(D.trials, c, sub("c", j) + " of single trials", { color: faded(colour(j), 0.7), size: 5 },
+        { legendgroup: "c" + j, showlegend: false, hovertemplate: "trial %{x}: %{y:.3f}<extra>" + sub("c", j) + "</extra>" }),
+      line(D.trials, D.smooth[j], sub("c", j), { color: colour(j), width: 2 }, { legendgroup: "c" + j, hoverinfo: "skip" }),
+    ]);
     const lay = epochs(layout({ xaxis: axis("trial", { range: SPAN }), yaxis: axis("strength c<sub>j</sub>") }), true);
     D.stages.forEach((stage) => {
       lay.shapes.push({ type: "line", x0: stage.first, x1: stage.last, y0: floor, y1: floor, line: { color: C.ink, width: 4 } });
