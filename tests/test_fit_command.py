@@ -264,12 +264,12 @@ def test_what_comes_before_a_fit_is_done_in_order():
     assert dict(rates.sizes) == {"time": 20, "trial": 6, "neuron": 2} and rates.activity.attrs["unit"] == "sd"
     steps = json.loads(rates.attrs["steps"])
     assert [word in step for word, step in zip(
-        ("Hz", "under 10 Hz", "Gaussian", "subtracted", "root mean square", "cut to 0 to 0.4 s"), steps, strict=True
+        ("Hz", "under 10 Hz", "Gaussian", "subtracted", "standard deviation", "cut to 0 to 0.4 s"), steps, strict=True
     )] == [True] * 6  # fmt: skip
     wide = prepare(counts, baseline=(-0.2, 0.0), smooth=0.04, min_rate=10.0, scale=(0.0, 0.6))
     np.testing.assert_array_equal(rates.activity, wide.activity[10:30])
     inside = wide.activity.values[10:].astype(np.float64)
-    np.testing.assert_allclose((inside**2).mean(axis=(0, 1)), 1, rtol=1e-5)
+    np.testing.assert_allclose(inside.std(axis=(0, 1)), 1, rtol=1e-5)
     kept = prepare(counts, loss="poisson", min_rate=10.0)
     assert kept.activity.attrs["kind"] == "spikes" and kept.activity.dtype == np.int32
     assert prepare(counts).activity.attrs["kind"] == "rates"

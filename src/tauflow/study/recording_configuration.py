@@ -202,7 +202,7 @@ def prepare(data: xr.Dataset, *, loss: str = "mse", **steps: Any) -> xr.Dataset:
         loss: "mse": counts become rates. "poisson": counts stay, and only `min_rate` and `crop` are for them.
         **steps: `min_rate` (Hz): neurons under it are left out. `smooth` (s): standard deviation of a Gaussian over
             time. `baseline` (start and end in s): its mean is subtracted. `scale` (likewise): neurons are divided by
-            their deviation there, from the baseline if there is one. `crop` (likewise): only this is fitted.
+            their standard deviation there. `crop` (likewise): only this is fitted.
 
     Returns:
         The recording.
@@ -224,9 +224,8 @@ def prepare(data: xr.Dataset, *, loss: str = "mse", **steps: Any) -> xr.Dataset:
     for name, step in _STEPS.items():
         if name not in steps:
             continue
-        about = {"about": "baseline"} if name == "scale" and "baseline" in steps else {}
         try:
-            data = step(data, steps[name], **about)
+            data = step(data, steps[name])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
     return data
