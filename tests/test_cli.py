@@ -163,7 +163,7 @@ BAD = [
     (["study", "leaky-integrator", "--set", "c=-1"], "c is -1; it must be a number > 0"),
     (["study", "leaky-integrator", "--set", "c=1", "--set", "c=2"], "--set names c twice"),
     (["study", "leaky-integrator", "--set", "rate=1"], "There is no setting 'rate' of leaky-integrator; "),
-    (["study", "leaky-integrator", "--set", "dt=1"], "--set has dt, which a study has by itself; give it as --dt."),
+    (["study", "leaky-integrator", "--set", "dt=1"], "--set has dt, which has an option of its own; give it as --dt."),
     (["study", "--resume", "nowhere", "--set", "c=1"], "--set came with --resume"),
     (["study", "flip-flop", "--gian", "1"], "No such option: --gian"),
     (["study", "flip-flop", "mante"], "unexpected extra argument"),

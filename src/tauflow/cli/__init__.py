@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,8 @@ import typer
 
 from tauflow import __version__
 from tauflow.cli.errors import INTERRUPTED, PlainGroup, fail
+from tauflow.cli.fit import fit
+from tauflow.cli.options import number, refuse_with_resume, settings
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -19,26 +20,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Watch recurrent networks learn: the path of their weights, what it is made of, what theory predicts for it.",
 )
-
-
-def _real(text: str) -> Any:
-    """A number; what is none stays text, so that the library says what it must be."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _whole(text: str) -> Any:
-    """A whole number; what is none stays as it is, so that the library says what it must be."""
-    try:
-        return int(text)
-    except ValueError:
-        return _real(text)
-
-
-def _number(help: str, *, whole: bool = False) -> Any:
-    return typer.Option(help=help, parser=_whole if whole else _real, metavar="INTEGER" if whole else "NUMBER")
 
 
 _DURATION = "Learning time τ of a gradient flow (a trial's length is --set duration=...).  [default: the task's]"
@@ -60,21 +41,21 @@ def root(
 @app.command()
 def study(
     task: Annotated[str | None, typer.Argument(help="The task; `tauflow list` names all.", show_default=False)] = None,
-    gain: Annotated[Any, _number("g, the radius of the disk of W's first eigenvalues.  [default: the task's]")] = None,
-    neurons: Annotated[Any, _number("Number of units.  [default: the task's]", whole=True)] = None,
-    seeds: Annotated[Any, _number("Number of networks.  [default: the task's]", whole=True)] = None,
-    steps: Annotated[Any, _number("Number of updates.  [default: the task's]", whole=True)] = None,
-    seed: Annotated[Any, _number("From which all randomness comes.  [default: 0]", whole=True)] = None,
+    gain: Annotated[Any, number("g, the radius of the disk of W's first eigenvalues.  [default: the task's]")] = None,
+    neurons: Annotated[Any, number("Number of units.  [default: the task's]", integer=True)] = None,
+    seeds: Annotated[Any, number("Number of networks.  [default: the task's]", integer=True)] = None,
+    steps: Annotated[Any, number("Number of updates.  [default: the task's]", integer=True)] = None,
+    seed: Annotated[Any, number("From which all randomness comes.  [default: 0]", integer=True)] = None,
     phi: Annotated[str | None, typer.Option(help="Nonlinearity.  [default: the task's]")] = None,
-    learning_rate: Annotated[Any, _number("Rate of the optimizer.  [default: the task's]")] = None,
+    learning_rate: Annotated[Any, number("Rate of the optimizer.  [default: the task's]")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam or sgd.  [default: the task's]")] = None,
-    batch: Annotated[Any, _number("Trials per update.  [default: the task's]", whole=True)] = None,
-    dt: Annotated[Any, _number("Time step in membrane times.  [default: the task's]")] = None,
-    noise: Annotated[Any, _number("Noise on the state.  [default: 0]")] = None,
-    target: Annotated[Any, _number("Size of the task's target.  [default: the task's]")] = None,
-    duration: Annotated[Any, _number(_DURATION)] = None,
-    points: Annotated[Any, _number("Points at which a flow is recorded.  [default: the task's]", whole=True)] = None,
-    gamma0: Annotated[Any, _number("Richness of continuous networks; small is lazy.  [default: 1]")] = None,
+    batch: Annotated[Any, number("Trials per update.  [default: the task's]", integer=True)] = None,
+    dt: Annotated[Any, number("Time step in membrane times.  [default: the task's]")] = None,
+    noise: Annotated[Any, number("Noise on the state.  [default: 0]")] = None,
+    target: Annotated[Any, number("Size of the task's target.  [default: the task's]")] = None,
+    duration: Annotated[Any, number(_DURATION)] = None,
+    points: Annotated[Any, number("Points at which a flow is recorded.  [default: the task's]", integer=True)] = None,
+    gamma0: Annotated[Any, number("Richness of continuous networks; small is lazy.  [default: 1]")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the task, for example --set c=0.1; repeatable.", metavar="NAME=VALUE"),
@@ -94,36 +75,17 @@ def study(
         "target": target, "duration": duration, "points": points, "gamma0": gamma0, "set": set_ or None, "out": out,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
-    if resume is not None and given:
-        named = "--" + next(iter(given)).replace("_", "-")
-        raise ValueError(f"{named} came with --resume; a study goes on with its own settings, so leave {named} out.")
+    if resume is not None:
+        refuse_with_resume(given, "study")
     if resume is None and task is None:
         from tauflow.tasks import TASKS
 
         raise ValueError(f"No task came; name one of {', '.join(TASKS)}, for example: tauflow study flip-flop")
     if "set" in given:
-        given["settings"] = _settings(given.pop("set"))
+        from tauflow.study.configuration import OF_THE_TASK
+
+        given["settings"] = settings(given.pop("set"), OF_THE_TASK)
     _study(task, given, resume)
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """Settings of a task from NAME=VALUE, where a value is a number, a list as in JSON, or text."""
-    from tauflow.study.configuration import OF_THE_TASK
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise ValueError(f"{pair!r} came with --set; it must be NAME=VALUE, for example --set c=0.1.")
-        if name in settings:
-            raise ValueError(f"--set names {name} twice; give it once.")
-        if name in OF_THE_TASK:
-            raise ValueError(f"--set has {name}, which a study has by itself; give it as --{OF_THE_TASK[name]}.")
-        try:
-            settings[name] = json.loads(text)
-        except ValueError:
-            settings[name] = text
-    return settings
 
 
 def _study(task: str | None, given: dict[str, Any], resume: Path | None) -> None:
@@ -150,12 +112,15 @@ def _study(task: str | None, given: dict[str, Any], resume: Path | None) -> None
     console.print(f"Report: {done.report}", soft_wrap=True, highlight=False, markup=False)
 
 
+app.command()(fit)
+
+
 @app.command()
 def reproduce(
     paper: Annotated[str, typer.Argument(help="Short name of the paper; `tauflow list` names all.")],
     figures: Annotated[list[str] | None, typer.Argument(metavar="[FIGURE]...", help="Figures; all by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smaller versions that still show every claim.")] = False,
-    seed: Annotated[Any, _number("From which all randomness comes.  [default: 0]", whole=True)] = None,
+    seed: Annotated[Any, number("From which all randomness comes.  [default: 0]", integer=True)] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder that does not exist yet.  [default: reproductions/PAPER-N]")
     ] = None,

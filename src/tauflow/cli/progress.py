@@ -34,6 +34,7 @@ class ProgressLine:
         self._live = Live(console=console, refresh_per_second=8) if console.is_terminal else None
         self._last = -math.inf
         self._shown: Progress | None = None
+        self._named = ""  # the stage, until learning is shown in it
 
     def __enter__(self) -> ProgressLine:
         if self._live is not None:
@@ -48,13 +49,16 @@ class ProgressLine:
             self._live.stop()
 
     def __call__(self, news: Progress | str) -> None:
-        """Show the state of learning, or the name of a later stage."""
+        """Show the state of learning, or the name of a stage."""
         if isinstance(news, str):
             self._stage(news)
             return
         self._shown = news
         ended = news.running == 0
         if self._live is not None:
+            if self._named:
+                self._console.print(self._named, soft_wrap=True, highlight=False)
+                self._named = ""
             self._live.update(_row(news, self._console.width))
         elif ended or time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
@@ -67,6 +71,7 @@ class ProgressLine:
         if self._shown is not None:  # leave the last line of learning where it is
             self._console.print(_row(self._shown, self._console.width))
             self._shown = None
+        self._named = f"{text} ..."
         self._live.update(Text(f"{text} ...", style="dim"))
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from tauflow.study import Study
+    from tauflow.study import RecordingStudy, Study
 
 MOST_COLUMNS = 6
 
@@ -136,6 +136,46 @@ def _advice(study: Study) -> str:
     if data.attrs["kind"] == "flow":
         return "the flow ran into unstable networks, so try a lower --gain or a shorter --duration."
     return "try a lower --learning-rate."
+
+
+def fit_tables(study: RecordingStudy) -> list[Table]:
+    """How good the fit of a recording is, and the losses of all ranks that were tried."""
+    sizes, source = study.recording.sizes, study.recording.attrs["source"]
+    shape = f"{sizes['trial']} trials, {sizes['neuron']} neurons, {sizes['time']} bins"
+    measure = "deviance" if study.fit.options.loss == "poisson" else "variance"
+    own = Table(title=f"{source}: {shape}", box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for heading in ("rank", "held-out variance explained", "ceiling", "share of the ceiling"):
+        own.add_column(heading, justify="right")
+    explained, ceiling = study.explained, study.ceiling
+    share = explained / ceiling if ceiling > 0 else math.nan
+    percent = "-" if math.isnan(share) else f"{100 * share:.0f} %"
+    own.add_row(str(study.rank), number(explained), number(ceiling), percent)
+    rows, chosen = study.table(), study.chosen
+    if not rows:
+        return [own]
+    title = "Cross-validation: means over seeds and masks"
+    tried = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    for heading in ("rank", "held-out loss", "standard error", f"held-out {measure} explained", ""):
+        tried.add_column(heading, justify="right")
+    for row in rows:
+        values = [number(row[name], 4) for name in ("test_loss", "standard_error", "explained_test")]
+        tried.add_row(str(row["rank"]), *values, "chosen" if row["rank"] == chosen else "")
+    return [own, tried]
+
+
+def fit_sentences(study: RecordingStudy) -> list[str]:
+    """What a reader of the tables of a fit should also know."""
+    sentences, chosen = [], study.chosen
+    if chosen is not None and chosen != study.rank:
+        sentences.append(
+            f"Cross-validation chooses rank {chosen}, the smallest within one standard error of the best; the fit has "
+            f"{study.rank}."
+        )
+    if chosen is not None and study.scores is not None and 1 < chosen == int(study.scores["rank"].max()):
+        sentences.append("The rank chosen is the largest that was tried; try larger ones (--ranks).")
+    if math.isnan(study.ceiling):
+        sentences.append("There is no ceiling: it takes three trials or more of each condition.")
+    return sentences
 
 
 def claim_line(name: str, holds: bool, measured: Mapping[str, Any], sentence: str) -> Text:

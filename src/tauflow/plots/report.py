@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from tauflow.plots import reading, report_data, report_tables
+from tauflow.plots.page import Section, figure, fill_page, plot, slider, tiles
 from tauflow.plots.reading import fixed, number
 from tauflow.run import write_atomic_bytes
 
@@ -60,43 +59,21 @@ def render(
     configuration: Mapping[str, Any] | None,
 ) -> str:
     """The page as text; see `write_report`."""
-    from plotly.offline import get_plotlyjs  # half a second that only a report needs
-
     data = reading.dataset(run)
     settings = reading.settings(data) if configuration is None else configuration
     members = reading.members(run, settings)
     content = report_data.payload(run, measures, overlays, members)
-    sections = _sections(content, data, measures, overlays, members, settings)
-    return _fill(
-        _part("page.html"),
-        title=escape(title),
-        style=_part("style.css"),
-        lead=escape(_lead(data, members)),
+    options = "".join(f'<option value="{i}">{escape(m.name)}</option>' for i, m in enumerate(members))
+    return fill_page(
+        _sections(content, data, measures, overlays, members, settings),
+        content,
+        "app.js",
+        title=title,
+        lead=_lead(data, members),
         notice=_notice(members),
         tiles=_tiles(measures, data),
-        navigation="".join(f'<a href="#{name}">{short}</a>' for name, short, _, _, _ in sections),
-        options="".join(f'<option value="{i}">{escape(m.name)}</option>' for i, m in enumerate(members)),
-        sections="".join(
-            f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{heading}</h2>'
-            f"{text}{body}</section>"
-            for name, _, heading, text, body in sections
-        ),
-        data=report_data.to_script(content),
-        plotly=get_plotlyjs(),
-        script=_part("app.js"),
+        chooser=f'<label class="choose" for="member">Network shown\n<select id="member">{options}</select></label>',
     )
-
-
-def _part(name: str) -> str:
-    return (resources.files("tauflow.plots") / "report_template" / name).read_text(encoding="utf-8")
-
-
-def _fill(template: str, **parts: str) -> str:
-    """Put each part in its place, once: nothing inside a part is taken for a place."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
-
-
-Section = tuple[str, str, str, str, str]  # id, name in the navigation, heading, paragraphs, content
 
 
 def _sections(
@@ -110,7 +87,7 @@ def _sections(
     sections: list[Section] = []
     if content["loss"]:
         heading = "Loss over learning"
-        sections.append(("loss", "Loss", heading, _loss_text(content), _plot("loss", heading)))
+        sections.append(Section("loss", "Loss", heading, _loss_text(content), plot("loss", heading)))
     if content["spectra"]:
         sections.append(_spectra_section(content["spectra"], content["matrix"]))
     if content["probes"]:
@@ -122,32 +99,34 @@ def _sections(
             "that learning was low-dimensional, even though W itself needs many. Thick: the median; thin: single "
             "networks; dotted: the one shown.</p>"
         )
-        plot = _plot("truncation", "Loss against the rank kept, for the weight change and for all weights", "low")
-        sections.append(("rank", "Rank", "How many directions the solution needs", text, plot))
+        drawn = plot("truncation", "Loss against the rank kept, for the weight change and for all weights", "low")
+        sections.append(Section("rank", "Rank", "How many directions the solution needs", text, drawn))
     if content["trials"]:
         text = (
             "<p>One trial after learning. Inputs are above; below them the network’s output runs against the dashed "
             "target. Only the shaded times count in the loss.</p>"
         )
-        sections.append(("trials", "Trial", "A sample trial", text, _plot("trials", "Inputs, targets and outputs")))
+        sections.append(
+            Section("trials", "Trial", "A sample trial", text, plot("trials", "Inputs, targets and outputs"))
+        )
     if content["filter"]:
         text = (
             "<p>The answer of the network to one impulse, before and after learning. Its loss is the squared distance "
             "of this filter from the dashed target.</p>"
         )
-        plot = _plot("filter", "Impulse response before and after learning, and the target", "low")
-        sections.append(("filter", "Filter", "What the network learned", text, plot))
+        drawn = plot("filter", "Impulse response before and after learning, and the target", "low")
+        sections.append(Section("filter", "Filter", "What the network learned", text, drawn))
     if measures.data_vars:
         text = (
             "<p>One column for each network; a dash means that there is nothing to measure. "
             "The median leaves out networks that diverged.</p>"
         )
         table = report_tables.measures_table(measures, data, members)
-        sections.append(("measures", "Measures", "What was measured", text, table))
+        sections.append(Section("measures", "Measures", "What was measured", text, table))
     sections.append(_theory_section(overlays))
     made = report_tables.provenance(data, settings)
     text = "<p>All that is needed to do this again: settings, seeds, machine and versions.</p>"
-    sections.append(("made", "How it was made", "How it was made", text, made))
+    sections.append(Section("made", "How it was made", "How it was made", text, made))
     return sections
 
 
@@ -162,20 +141,16 @@ def _loss_text(content: Mapping[str, Any]) -> str:
     return f"<p>{who}The axis is logarithmic: a straight line is an exponential decay.{thinned}</p>"
 
 
-def _plot(name: str, label: str, size: str = "") -> str:
-    return f'<div id="plot-{name}" class="plot {size}" role="img" aria-label="{escape(label)}"></div>'
-
-
 def _probes_section(panels: Sequence[Mapping[str, Any]]) -> Section:
     text = (
         "<p>Quantities that this study follows besides the spectra. A pale line is one network; dashed is what a "
         "theory predicts.</p>"
     )
     figures = "".join(
-        _figure(f"probe-{i}", escape(panel["label"].capitalize()), "", size="low", wide=len(panels) == 1)
+        figure(f"probe-{i}", escape(panel["label"].capitalize()), "", size="low", wide=len(panels) == 1)
         for i, panel in enumerate(panels)
     )
-    return ("probes", "Probes", "What was probed over learning", text, f'<div class="pair">{figures}</div>')
+    return Section("probes", "Probes", "What was probed over learning", text, f'<div class="pair">{figures}</div>')
 
 
 def _spectra_section(spectra: Mapping[str, Any], matrix: str) -> Section:
@@ -187,18 +162,13 @@ def _spectra_section(spectra: Mapping[str, Any], matrix: str) -> Section:
     )
     singular, count = spectra["singular"], len(spectra["updates"])
     readout = '<span>first singular value s₁ = <b id="slider-s1"></b></span>' if singular else ""
-    control = (
-        '<div class="control"><label for="slider">Position in learning</label>'
-        f'<input type="range" id="slider" min="0" max="{count - 1}" value="{count - 1}" step="1">'
-        '<button type="button" id="play">Play</button>'
-        f'<p class="readout"><b id="slider-value"></b><span>τ = <b id="slider-tau"></b></span>{readout}'
-        '<span id="slider-note" class="bad" aria-live="polite"></span></p></div>'
-    )
+    tau = '<span>τ = <b id="slider-tau"></b></span>'
+    control = slider("Position in learning", count, tau + readout)
     figures = ""
     if singular:
         shown = len(singular[0][0])
         some = f"The first {shown} of {spectra['of']}. " if shown < spectra["of"] else ""
-        figures += _figure(
+        figures += figure(
             "paths",
             f"Singular values of Δ{matrix} over learning",
             "The largest ones, darkest first; the green line is the slider’s position.",
@@ -211,17 +181,11 @@ def _spectra_section(spectra: Mapping[str, Any], matrix: str) -> Section:
             "Pale: before learning. Orange: at the slider’s position. "
             "Random weights of many neurons fill the dashed circle."
         )
-        figures += _figure("eigenvalues", f"Eigenvalues of {matrix} in the complex plane", said, size="square")
+        figures += figure("eigenvalues", f"Eigenvalues of {matrix} in the complex plane", said, size="square")
     if singular:
-        figures += _figure("spectrum", f"Spectrum of Δ{matrix}", at_end, size="low", wide=True)
+        figures += figure("spectrum", f"Spectrum of Δ{matrix}", at_end, size="low", wide=True)
     heading = "What learning changed in the weights"
-    return ("spectra", "Spectra", heading, text, control + f'<div class="pair">{figures}</div>')
-
-
-def _figure(name: str, heading: str, caption: str, *, size: str = "", wide: bool = False) -> str:
-    kind = ' class="wide"' if wide else ""
-    head = f"<figcaption><h3>{heading}</h3>{caption}</figcaption>"
-    return f"<figure{kind}>{head}{_plot(name, heading, size)}</figure>"
+    return Section("spectra", "Spectra", heading, text, control + f'<div class="pair">{figures}</div>')
 
 
 def _theory_section(overlays: Sequence[Any]) -> Section:
@@ -232,7 +196,7 @@ def _theory_section(overlays: Sequence[Any]) -> Section:
     body = "".join(report_tables.theory_section(each) for each in overlays)
     if not overlays:
         text, body = "<p>No theory was compared with this run.</p>", ""
-    return ("theory", "Theory", "What theory says about this run", text, body)
+    return Section("theory", "Theory", "What theory says about this run", text, body)
 
 
 def _lead(data: xr.Dataset, members: Sequence[reading.Member]) -> str:
@@ -266,7 +230,7 @@ def _tiles(measures: xr.Dataset, data: xr.Dataset) -> str:
 
     threshold = f"{100 * measures.attrs.get('threshold', reading.THRESHOLD):g} %"
     share = 100 * median("final_loss") / median("initial_loss")
-    tiles = [
+    cells = [
         ("Loss after learning", median("final_loss"), f"{number(share, 2)} % of the initial" if share == share else ""),
         (f"Updates to {threshold}", median("updates_to_threshold"), "of the initial loss"),
         (f"Learning time to {threshold}", median("tau_to_threshold"), "of the initial loss"),
@@ -274,10 +238,6 @@ def _tiles(measures: xr.Dataset, data: xr.Dataset) -> str:
         (f"Size of the change ‖Δ{reading.matrix_name(data)}‖", median("delta_W_norm"), "Frobenius norm"),
         ("Loss with W₀ shuffled", median("shuffled_loss"), "ΔW kept"),
     ]
-    shown = [(name, value, note) for name, value, note in tiles if np.isfinite(value)]
-    if not shown:
-        return ""
-    cells = "".join(f"<div><dt>{n}</dt><dd>{fixed(v)}<small>{note}</small></dd></div>" for n, v, note in shown)
+    shown = [(name, fixed(value), note) for name, value, note in cells if np.isfinite(value)]
     many = int(keep.sum()) > 1
-    caption = f"Medians over {int(keep.sum())} networks" if many else "Key numbers"
-    return f'<dl class="tiles" aria-label="{caption}">{cells}</dl>'
+    return tiles(shown, f"Medians over {int(keep.sum())} networks" if many else "Key numbers")

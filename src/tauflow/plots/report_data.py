@@ -35,7 +35,7 @@ def payload(
     return {
         "members": who,
         "first": reading.first_done(run),
-        "colours": _colours(),
+        "colours": colours(),
         "loss": _loss(data, measures, overlays) if "loss" in data else None,
         "spectra": _spectra(data, measures, overlays) if "measurement" in data.dims else None,
         "matrix": reading.matrix_name(data),
@@ -75,10 +75,11 @@ def _rounded(x: float) -> float | None:
     return float(f"{x:.{DIGITS}g}") if np.isfinite(x) else None
 
 
-def _colours() -> dict[str, Any]:
+def colours() -> dict[str, Any]:
+    """The house's colours by name, for the script of a page."""
     names = ("INK", "GREY", "PALE", "BLUE", "ORANGE", "GREEN", "THEORY", "TARGET", "WEIGHT_CHANGE", "WEIGHTS")
-    colours: dict[str, Any] = {name.lower(): getattr(style, name) for name in names}
-    return colours | {"cycle": list(style.CYCLE), "sequence": style.sequential(PATHS)}
+    named: dict[str, Any] = {name.lower(): getattr(style, name) for name in names}
+    return named | {"cycle": list(style.CYCLE), "sequence": style.sequential(PATHS)}
 
 
 def _axis(axis: reading.Axis, kept: np.ndarray) -> dict[str, Any]:

@@ -193,10 +193,11 @@ def provenance(data: xr.Dataset, configuration: Mapping[str, Any]) -> str:
     made = {
         "date": str(attributes.get("created", "—")).replace("T", " ").replace("+00:00", " UTC"),
         "machine": attributes.get("device", "—"),
-        "seed of the run": attributes.get("seed", "—"),
-        "seeds of the networks": ", ".join(str(seed) for seed in data["seed"].values.tolist()),
         "kind of run": attributes.get("kind", "—"),
     }
+    if "seed" in data:
+        made["seed of the run"] = attributes.get("seed", "—")
+        made["seeds of the networks"] = ", ".join(str(seed) for seed in data["seed"].values.tolist())
     network = json.loads(attributes.get("network", "{}"))
     made |= {"network": network.get("name", "—"), **dict(flattened(network.get("static", {}), "network "))}
     versions = json.loads(attributes.get("versions", "{}"))

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from tauflow.learning import Record
 from tauflow.names import check_name
 from tauflow.simulate import NONLINEARITIES
 from tauflow.study.recipe import recipe
 from tauflow.study.ways import WAYS, Way
+from tauflow.study.written import WHOLE, Configuration, as_plain
 from tauflow.tasks import Task, make_task
 from tauflow.tasks.settings import plain
 
-SCHEMA = 1
-_WHOLE = "a whole number >= 1"
 _NOT_GIVEN: Any = None
 #: Settings of a task that a study has under a name of its own.
 OF_THE_TASK = {"dt": "dt", "target_amplitude": "target"}
 
 
-class StudyConfiguration(BaseModel):
+class StudyConfiguration(Configuration):
     """All settings of a study. Make one with `StudyConfiguration.complete`, which fills in the task's recipe.
 
     A task's recipe says how networks learn, and each way has settings that the other has not; those are None.
@@ -61,13 +59,14 @@ class StudyConfiguration(BaseModel):
         3.0
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    OF: ClassVar[str] = "study"
+    FILE: ClassVar[str] = "study.json"
 
     task: str = Field(description="the name of a task", examples=["flip-flop"])
     settings: dict[str, Any] = Field({}, description="the task's settings by name", examples=[{"c": 0.2}])
-    neurons: int = Field(ge=1, le=10**6, description=_WHOLE + " (and at most a million)", examples=[256])
+    neurons: int = Field(ge=1, le=10**6, description=WHOLE + " (and at most a million)", examples=[256])
     gain: float = Field(ge=0, description="a number >= 0", examples=[0.9])
-    seeds: int = Field(ge=1, le=10**6, description=_WHOLE, examples=[4])
+    seeds: int = Field(ge=1, le=10**6, description=WHOLE, examples=[4])
     seed: int = Field(ge=0, lt=2**31, description="a whole number from 0 to 2147483647", examples=[0])
     dt: float = Field(gt=0, le=1, description="a number in (0, 1], in membrane times", examples=[0.5])
     target: float = Field(description="a finite number", examples=[0.5])
@@ -75,11 +74,11 @@ class StudyConfiguration(BaseModel):
     weights: Literal["ends", "all"] | tuple[int, ...] = Field(description="'ends', 'all' or updates", examples=["ends"])
     measurements: int | tuple[int, ...] = Field(description="a number >= 0, or updates", examples=[100])
     # Each way of learning has some of these; the others stay None, which is never given.
-    steps: int = Field(_NOT_GIVEN, ge=1, lt=2**31, description=_WHOLE, examples=[1000])
+    steps: int = Field(_NOT_GIVEN, ge=1, lt=2**31, description=WHOLE, examples=[1000])
     phi: str = Field(_NOT_GIVEN, description="the name of a nonlinearity", examples=["tanh"])
     learning_rate: float = Field(_NOT_GIVEN, gt=0, description="a number > 0", examples=[0.0002])
     optimizer: Literal["adam", "sgd"] = Field(_NOT_GIVEN, description="'adam' or 'sgd'", examples=["adam"])
-    batch: int = Field(_NOT_GIVEN, ge=1, description=_WHOLE, examples=[32])
+    batch: int = Field(_NOT_GIVEN, ge=1, description=WHOLE, examples=[32])
     noise: float = Field(_NOT_GIVEN, ge=0, description="a number >= 0", examples=[0.1])
     duration: float = Field(_NOT_GIVEN, gt=0, description="a learning time > 0", examples=[5.0])
     points: int = Field(_NOT_GIVEN, ge=2, description="a whole number >= 2", examples=[101])
@@ -97,7 +96,7 @@ class StudyConfiguration(BaseModel):
         Raises:
             ValueError: If a setting is unknown or out of its range, or settings do not fit together.
         """
-        given = {name: _plain(value) for name, value in given.items() if value is not None}
+        given = {name: as_plain(value) for name, value in given.items() if value is not None}
         check_name("phi", given.get("phi", "tanh"), NONLINEARITIES)
         if record.probes:
             raise ValueError("A study keeps no probes, since it must be able to go on from its folder; use ensemble.")
@@ -109,11 +108,11 @@ class StudyConfiguration(BaseModel):
             "train": taken.train, "dt": bare.dt, "target": float(bare.settings["target_amplitude"]),
             "weights": plain(record.weights), "measurements": plain(record.measurements),
         }  # fmt: skip
-        made = cls._checked({**defaults, **given})
+        made = cls.checked({**defaults, **given})
         own = taken.way.defaults(made.neurons, made.gain, made.target)
-        return cls._checked({**defaults, **own, **given})._fitting()
+        return cls.checked({**defaults, **own, **given}).fitting()
 
-    def _fitting(self) -> StudyConfiguration:
+    def fitting(self) -> StudyConfiguration:
         """Itself, once its names are known, its task can be made, and what is kept lies within the run."""
         self.make_task()
         _check_way(self.task, self.way, self.model_dump(exclude_none=True))
@@ -126,37 +125,6 @@ class StudyConfiguration(BaseModel):
         last, record = self.way.points(self), self.record()
         record.measurement_times(last), record.snapshot_times(last)
         return self
-
-    @classmethod
-    def _checked(cls, values: dict[str, Any]) -> StudyConfiguration:
-        unknown = [name for name in values if name not in cls.model_fields]
-        for name in unknown:
-            check_name("setting", name, cls.model_fields, of="the study")
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(_sentence(cls, error)) from None
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> StudyConfiguration:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ValueError: If the text is no configuration of a study, or that of a newer tauflow, or a setting in it is
-                not as `complete` wants it.
-        """
-        try:
-            document = json.loads(text)
-            schema, values = document["schema"], dict(document["configuration"])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError("it is damaged or no configuration of a study; restore it from a copy.") from None
-        if schema != SCHEMA:
-            raise ValueError(f"it has schema {schema!r} and this tauflow reads {SCHEMA}; upgrade tauflow.")
-        return cls._checked({name: _plain(value) for name, value in values.items()})._fitting()
-
-    def to_json(self) -> str:
-        """The configuration as JSON text."""
-        return json.dumps({"schema": SCHEMA, "configuration": self.describe()}, indent=2) + "\n"
 
     @property
     def way(self) -> Way:
@@ -188,12 +156,6 @@ class StudyConfiguration(BaseModel):
         """What to keep while learning."""
         return Record(weights=self.weights, measurements=self.measurements, probes=self.way.probes())
 
-    def describe(self, *known: str) -> dict[str, Any]:
-        """All settings but those named in `known`, as plain values."""
-        return {
-            name: value for name, value in self.model_dump(mode="json", exclude_none=True).items() if name not in known
-        }
-
 
 def _check_way(task: str, way: Way, given: Mapping[str, Any]) -> None:
     """Refuse settings of another way of learning than the task's."""
@@ -204,20 +166,3 @@ def _check_way(task: str, way: Way, given: Mapping[str, Any]) -> None:
                 f"{name} came for a study of {task}, where networks learn by {way.words}; leave it out, or choose "
                 f"another task."
             )
-
-
-def _plain(value: Any) -> Any:
-    """As `plain`, also within a mapping."""
-    return {name: plain(item) for name, item in value.items()} if isinstance(value, Mapping) else plain(value)
-
-
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    """The first thing that is wrong, in one sentence: what came, what is wanted, an example."""
-    first = error.errors()[0]
-    name = str(first["loc"][0])
-    if first["type"] == "missing":
-        return f"{name} is missing; restore it, or begin a new study."
-    field = model.model_fields[name]
-    example = (field.examples or [""])[0]
-    value = f"{name}={example}"
-    return f"{name} is {first['input']!r}; it must be {field.description}, for example {value}."

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from tauflow.learning import Progress, Record
-from tauflow.run import Run, RunError, replace_store, write_atomic_bytes
+from tauflow.run import Run, replace_store, write_atomic_bytes
 from tauflow.run.files import as_path
 from tauflow.study.configuration import StudyConfiguration
 from tauflow.study.folders import first_free, make_new
@@ -19,7 +19,6 @@ from tauflow.study.measures import measure
 from tauflow.theory import THEORIES
 from tauflow.theory.base import Overlay, overlay
 
-CONFIGURATION_FILE = "study.json"
 REPORT_FILE = "report.html"
 RUNS = Path("runs")
 Listener = Callable[[Progress | str], None]
@@ -29,11 +28,11 @@ class StudyInterrupted(KeyboardInterrupt):
     """A study that was interrupted from the keyboard.
 
     Attributes:
-        folder: The folder from which `resume_study` goes on.
+        folder: The folder from which `resume` goes on.
     """
 
-    def __init__(self, folder: Path):
-        super().__init__(f"interrupted; go on with resume_study({str(folder)!r})")
+    def __init__(self, folder: Path, resume: str = "resume_study"):
+        super().__init__(f"interrupted; go on with {resume}({str(folder)!r})")
         self.folder = folder
 
 
@@ -161,7 +160,7 @@ def run_study(
         duration=duration, points=points, gamma0=gamma0, train=train, record=record,
     )  # fmt: skip
     folder = first_free(RUNS, configuration.task) if out is None else make_new(out)
-    write_atomic_bytes(folder / CONFIGURATION_FILE, configuration.to_json().encode())
+    write_atomic_bytes(folder / StudyConfiguration.FILE, configuration.to_json().encode())
     return _carry_out(configuration, folder, progress)
 
 
@@ -181,15 +180,7 @@ def resume_study(folder: str | Path, *, task: str | None = None, progress: Liste
         StudyInterrupted: At a keyboard interrupt.
     """
     folder = as_path(folder)
-    path = folder / CONFIGURATION_FILE
-    if not path.is_file():
-        raise RunError(f"{folder} holds no {CONFIGURATION_FILE}; name a study's folder, for example runs/flip-flop-1.")
-    try:
-        configuration = StudyConfiguration.from_json(path.read_bytes())
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
-    except ValueError as error:
-        raise RunError(f"{path} cannot be used: {error}") from None
+    configuration = StudyConfiguration.read(folder)
     if task not in (None, configuration.task):
         raise ValueError(f"{folder} holds a study of {configuration.task}, not of {task}; leave the task out.")
     return _carry_out(configuration, folder, progress)

@@ -1,43 +1,12 @@
 (function () {
   "use strict";
-  const D = JSON.parse(document.getElementById("data").textContent);
-  const C = D.colours;
-  const byId = (id) => document.getElementById(id);
-  const narrow = () => window.innerWidth <= 720;
+  const { D, C, byId, faded, say, plain, axis, draw, band, bindSlider } = tauflow;
   const pick = (list, member) => (list && list.length ? list[Math.min(member, list.length - 1)] : null);
-  const faded = (hex, alpha) => {
-    const n = parseInt(hex.slice(1), 16);
-    return `rgba(${n >> 16},${(n >> 8) & 255},${n & 255},${alpha})`;
-  };
-  const say = (x) => (x === null || x === undefined ? "—" : String(Number(x.toPrecision(4))).replace("-", "−"));
-  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // for Plotly's markup
-  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
   const state = { member: D.first, time: 0, logarithmic: false };
 
-  function axis(title, more) {
-    return Object.assign({
-      title: { text: title, standoff: 8 }, showgrid: false, zeroline: false, showline: true, linecolor: C.grey,
-      linewidth: 1, ticks: "outside", ticklen: 4, tickcolor: C.grey, automargin: true, exponentformat: "power",
-    }, more || {});
-  }
-  function layout(more) {
-    return Object.assign({
-      font: { family: "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif", size: 12, color: C.ink },
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 56, r: 12, t: 14, b: 44 },
-      legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom", font: { size: 12 } }, hovermode: "closest",
-      hoverlabel: { font: { size: 12 } }, dragmode: narrow() ? false : "zoom", uirevision: "keep" + state.member,
-    }, more);
-  }
-  const draw = (id, traces, lay) => { if (byId(id)) Plotly.react(id, traces, lay, CONFIG); };
+  const layout = (more) => tauflow.layout(Object.assign({ uirevision: "keep" + state.member }, more));
 
-  function band(x, low, high, colour, name, more) {
-    const edge = { x: x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
-    return [
-      Object.assign({}, edge, { y: low }, more),
-      Object.assign({}, edge, { y: high, fill: "tonexty", fillcolor: colour, name: name, showlegend: Boolean(name) }, more),
-    ];
-  }
   // A theory: dashed curves over a grey band. On a log axis a band that reaches 0 is cut at `floor`.
   function theories(overlays, x, floor, most) {
     const traces = [];
@@ -265,34 +234,6 @@
   function drawTime() { drawPaths(); drawSpectrum(); drawEigenvalues(); readout(); }
   function drawAll() { drawLoss(); drawProbes(); drawTruncation(); drawTrials(); drawFilter(); drawTime(); }
 
-  let waiting = false;
-  function soon() {
-    readout();
-    if (waiting) return;
-    waiting = true;
-    window.requestAnimationFrame(() => { waiting = false; drawTime(); });
-  }
-  function moveTo(time) { state.time = time; byId("slider").value = String(time); soon(); }
-
-  function bindSlider() {
-    const slider = byId("slider"), play = byId("play");
-    let timer = null;
-    const stop = () => { window.clearInterval(timer); timer = null; play.textContent = "Play"; };
-    slider.max = String(D.spectra.updates.length - 1);
-    state.time = D.spectra.updates.length - 1;
-    slider.value = slider.max;
-    slider.addEventListener("input", () => { stop(); moveTo(Number(slider.value)); });
-    play.addEventListener("click", () => {
-      if (timer !== null) { stop(); return; }
-      if (state.time >= Number(slider.max)) moveTo(0);
-      play.textContent = "Pause";
-      timer = window.setInterval(() => {
-        if (state.time >= Number(slider.max)) stop(); else moveTo(state.time + 1);
-      }, Math.max(60, 6000 / (Number(slider.max) + 1)));
-    });
-    const scale = byId("logarithmic");
-    if (scale) scale.addEventListener("change", () => { state.logarithmic = scale.checked; drawSpectrum(); });
-  }
   function choose(member) {
     state.member = member;
     document.querySelectorAll("[data-member]").forEach((cell) => {
@@ -301,7 +242,12 @@
     drawAll();
   }
 
-  if (D.spectra) bindSlider();
+  if (D.spectra) {
+    state.time = D.spectra.updates.length - 1;
+    bindSlider(state.time, (time) => { state.time = time; readout(); }, drawTime);
+    const scale = byId("logarithmic");
+    if (scale) scale.addEventListener("change", () => { state.logarithmic = scale.checked; drawSpectrum(); });
+  }
   const chooser = byId("member");
   chooser.value = String(state.member);
   chooser.addEventListener("change", () => choose(Number(chooser.value)));
