@@ -166,6 +166,8 @@ def test_a_network_with_inputs_is_shown_in_the_span_of_both(fit, data):
     found, states = portrait(driven_fit, data), own_states(driven_fit, data)
     Q, steps = found["plane_axes"].values, found["path_step"].values
     assert found.attrs["inputs"] == 1
+    a = np.linalg.qr(found["columns"].values)[0]
+    np.testing.assert_allclose(a @ (a.T @ Q), Q, atol=1e-9)  # where the recurrence is, and not where inputs decay
     k, condition = 4, found["condition"].values.tolist().index(data["condition"].values[4])
     path = found["shown_path"].values[list(found["shown"].values).index(k), condition]
     np.testing.assert_allclose(path[1:], states[steps[1:] - 1, k] @ Q, atol=1e-4)
