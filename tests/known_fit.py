@@ -12,8 +12,7 @@ import xarray as xr
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.trial_factors import rational_quadratic, smoothing_matrix
 from tauflow.neural import Fit, block_masks, recording
-from tauflow.neural.fit import PARAMETERS
-from tauflow.neural.training import OUTPUTS, Options
+from tauflow.neural.training import OUTPUTS, TRAINED, Options
 from tauflow.run import describe_network, run_attributes
 
 TRIALS, NEURONS, BINS, UNITS = 30, 12, 18, 20
@@ -74,11 +73,12 @@ def _dataset(made, data, loss):
         "fit_loss": (("run", "fit_update"), np.ones((1, 1))),
         "explained_test": (("run", "fit_look"), np.full((1, 1), 0.321)),
         "explained_train": (("run", "fit_look"), np.full((1, 1), 0.4)),
+        "chosen_look": ("run", [0]),
         "centre": ("neuron", np.zeros(NEURONS)),
         "size": ("neuron", size),
         **{f"{kind}_mask": (("time", "trial", "neuron"), mask) for kind, mask in masks._asdict().items()},
     }
-    for name in PARAMETERS:
+    for name in (*TRAINED, "smoothing"):
         value = np.asarray(scaled.get(name, getattr(made, name)), np.float32)
         variables[f"parameter_{name}"] = (("run", *(f"{name}_{axis}" for axis in range(value.ndim))), value[None])
     coordinates = {

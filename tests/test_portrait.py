@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tauflow.networks import LowTensorRankRNN
-from tauflow.neural import noise_ceiling, variance_explained
-from tauflow.neural.fit import PARAMETERS, Fit
+from tauflow.neural import Fit, noise_ceiling, variance_explained
 from tauflow.neural.portrait import portrait
 from tauflow.neural.stages import stages
 from tauflow.neural.state_space import StateSpace, fixed_points, plane_that_tells, telling, tracked
@@ -86,7 +84,6 @@ def test_order_and_signs_of_the_fit_do_not_matter(shown, fit, data):
     turned = fit.data.copy(deep=True)
     flips = {"a": signs, "b": signs * ups, "c_latent": ups, "c_offset": ups, "z0": signs}
     for name, sign in flips.items():
-        assert name in PARAMETERS
         values = fit.data[f"parameter_{name}"]
         turned[f"parameter_{name}"] = (values.dims, (values.values[..., order] * sign).astype(np.float32))
     again = portrait(Fit(turned), data)
@@ -160,23 +157,17 @@ def test_paths_are_those_of_the_network_and_fixed_points_rest(shown, fit, data):
     assert np.abs(np.nan_to_num(shown["stage_fixed"].values, nan=9)).sum(axis=-1).min() < 1e-9
 
 
-class Driven(Fit):
-    """A Fit whose network has inputs in its first five bins."""
-
-    def network(self, *arguments, **more):
-        plain, rng = super().network(), np.random.default_rng(0)
-        arrays = {"W_in": rng.normal(size=(20, 2)), "u": rng.normal(size=(5, 3, 2))}
-        arrays = {name: getattr(plain, name) for name in PARAMETERS} | {
-            name: jnp.asarray(value, jnp.float32) for name, value in arrays.items()
-        }
-        return LowTensorRankRNN(**arrays, alpha=plain.alpha)
-
-
 def test_a_network_with_inputs_is_shown_in_the_span_of_both(fit, data):
-    driven_fit = Driven(fit.data)
+    rng, extra = np.random.default_rng(0), {}
+    for name, shape in (("W_in", (20, 2)), ("u", (5, 3, 2))):
+        dims = ("run", *(f"{name}_{axis}" for axis in range(len(shape))))
+        extra[f"parameter_{name}"] = (dims, rng.normal(size=(1, *shape)).astype(np.float32))
+    driven_fit = Fit(fit.data.assign(extra))
     found, states = portrait(driven_fit, data), own_states(driven_fit, data)
     Q, steps = found["plane_axes"].values, found["path_step"].values
     assert found.attrs["inputs"] == 1
+    a = np.linalg.qr(found["columns"].values)[0]
+    np.testing.assert_allclose(a @ (a.T @ Q), Q, atol=1e-9)  # where the recurrence is, and not where inputs decay
     k, condition = 4, found["condition"].values.tolist().index(data["condition"].values[4])
     path = found["shown_path"].values[list(found["shown"].values).index(k), condition]
     np.testing.assert_allclose(path[1:], states[steps[1:] - 1, k] @ Q, atol=1e-4)

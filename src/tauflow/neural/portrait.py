@@ -181,14 +181,15 @@ def _plane(network: LowTensorRankRNN, z: NDArray[Any], data: xr.Dataset) -> tupl
     a, b, c = (data[name].values for name in ("columns", "rows", "strength"))
     span = a if network.W_in is None else np.concatenate([a, np.asarray(network.W_in)], axis=1)  # (n, R + m)
     settings: dict[str, Any] = {"phi": network.phi, "alpha": network.alpha, "bin_s": data.attrs["bin_s"]}
-    space = state_space(span, z, a, b, **settings)
+    free = _inputs_end(network, len(z))  # what is driven tells little of where the network goes by itself
+    space = state_space(span, z[free:], a, b, **settings)
     shown, count = evenly(len(c), SHOWN), data.sizes["stage"]
     by_stage = np.stack([c[data["stage_of"].values == s].mean(axis=0) for s in range(count)])
     cases = np.concatenate([by_stage, c[shown]])  # (case, R)
     states = _paths(network, cases, data.sizes["time"]) @ span.T  # (case, condition, time + 1, n)
     thin = evenly(states.shape[2], PATH_POINTS)
-    space = plane_that_tells(space, states[:count, :, thin] @ space.frame, by_stage)
-    paths, flat = states @ space.frame, min(2, len(space.mean))  # (case, condition, time + 1, K)
+    space = plane_that_tells(space, states[:count, :, thin[thin >= free]] @ space.frame, by_stage)
+    paths, flat = states @ space.frame, min(2, a.shape[1])  # (case, condition, time + 1, K)
     found = fixed_points(space, cases, _starts(paths))
     points = _grid(paths[..., :flat].reshape(-1, flat))
     read = space.reads(space.on_plane(points))  # (point, R)
@@ -207,8 +208,14 @@ def _plane(network: LowTensorRankRNN, z: NDArray[Any], data: xr.Dataset) -> tupl
         out[f"{name}_path"] = ((name, "condition", "path", "plane"), paths[part][:, :, thin, :flat])
         out[f"{name}_fixed"] = ((name, f"{name}_fixed_point", "plane"), found.y[part][..., :flat])
         out[f"{name}_unstable"] = ((name, f"{name}_fixed_point"), found.unstable[part])
-    told = telling(space, paths[:count], by_stage)
+    told = telling(space, paths[:count, :, free:], by_stage)
     return out, {"arrows_tell": told.all, "arrows_tell_within": told.within}
+
+
+def _inputs_end(network: LowTensorRankRNN, steps: int) -> int:
+    """Number of bins with inputs, or 0 if next to none come after them."""
+    bins = 0 if network.W_in is None else network.input_steps if network.u is None else len(network.u)
+    return bins if bins + 5 <= steps else 0
 
 
 def _paths(network: LowTensorRankRNN, cases: NDArray[Any], steps: int) -> NDArray[np.float64]:

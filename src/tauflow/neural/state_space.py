@@ -9,7 +9,8 @@ exactly. Arrows can be drawn in a plane of that space only with the other coordi
 mean of the states. In most planes such arrows tell next to nothing of the motion, even in that of the first principal
 components: what moves a state within the plane is where it is off it. So the plane is chosen by what its arrows tell:
 $1 - \sum|\dot y - \hat{\dot y}|^2/\sum|\dot y|^2$ along trajectories, where $\hat{\dot y}$ is the arrow at the
-state's place in the plane, and 0 off it.
+state's place in the plane, and 0 off it. The first R axes span the columns a, and only planes and velocities there
+count: what inputs add at right angles to the columns only decays, which would be told by any arrows.
 
 The network itself moves in Euler steps of one bin, $\alpha = $ bin$/\tau$; a fixed point is one of both,
 and is called stable where the steps are: where $|1 + \alpha(\mu - 1)| < 1$ for all eigenvalues $\mu$ of
@@ -91,7 +92,7 @@ def state_space(
     """Make the frame of a network's states.
 
     Args:
-        span: Columns whose span holds the states, shape (n, R + m).
+        span: Columns whose span holds the states, those of the weights first, shape (n, R + m).
         states: Coordinates of states in these columns, shape (..., R + m).
         a: Columns of the weights, shape (n, R).
         b: Rows of the weights, shape (n, R).
@@ -100,7 +101,7 @@ def state_space(
         bin_s: Step in seconds.
 
     Returns:
-        `StateSpace`, in the principal axes of the states.
+        `StateSpace`, in the principal axes of the states within the span of a, then others.
 
     Example:
         >>> z = [[0.0, 0.0], [1.0, 0.0], [0.0, 0.1]]
@@ -115,11 +116,13 @@ def state_space(
     scatter = (y - mean).T @ (y - mean) / len(y)
     a, b = (np.asarray(each, np.float64) for each in (a, b))
     plain = StateSpace(basis, mean, scatter, basis.T @ a, b, phi, float(alpha), float(bin_s))
-    return plain.turned(np.linalg.eigh(scatter)[1][:, ::-1])
+    turn, rank = np.eye(len(mean)), a.shape[1]
+    turn[:rank, :rank] = np.linalg.eigh(scatter[:rank, :rank])[1][:, ::-1]
+    return plain.turned(turn)
 
 
 class Telling(NamedTuple):
-    """How much of the motion along trajectories the arrows in a plane tell.
+    """How much of the motion along trajectories, within the span of a, the arrows in a plane tell.
 
     Attributes:
         all: Share of the squared velocity.
@@ -139,9 +142,10 @@ def telling(space: StateSpace, paths: ArrayLike, strengths: ArrayLike) -> Tellin
         strengths: Strengths of each case, shape (case, R).
     """
     y = np.asarray(paths, np.float64)
-    flat = min(2, y.shape[-1])
+    rank = space.read.shape[1]
+    flat = min(2, rank)
     c = np.asarray(strengths, np.float64).reshape(len(y), *(1,) * (y.ndim - 2), -1)
-    velocity = space.flow(y, c)
+    velocity = space.flow(y, c)[..., :rank]
     arrows = space.flow(space.on_plane(y[..., :flat]), c)[..., :flat]
     missed, inside = ((velocity[..., :flat] - arrows) ** 2).sum(), (velocity[..., :flat] ** 2).sum()
     tiny = np.finfo(float).tiny
@@ -163,19 +167,22 @@ def plane_that_tells(space: StateSpace, paths: ArrayLike, strengths: ArrayLike) 
         The frame; its first two axes are the principal ones of the states within the plane.
     """
     y = np.asarray(paths, np.float64)
-    size = y.shape[-1]
-    if size <= 2:
+    rank, turn = space.read.shape[1], np.eye(y.shape[-1])
+    if rank <= 2:
         return space
     c = np.asarray(strengths, np.float64).reshape(len(y), *(1,) * (y.ndim - 2), -1)
-    linear = np.linalg.lstsq(y.reshape(-1, size), space.flow(y, c).reshape(-1, size), rcond=None)[0]  # transposed
-    left = np.linalg.eig(linear)[1]
+    near, velocity = (each[..., :rank].reshape(-1, rank) for each in (y, space.flow(y, c)))
+    left = np.linalg.eig(np.linalg.lstsq(near, velocity, rcond=None)[0])[1]  # the matrix comes transposed
+    rows = (space.frame.T @ space.read)[:rank]
     best, found = -np.inf, space
-    for vectors in (np.eye(size), space.write, space.frame.T @ space.read, left):
+    for vectors in (np.eye(rank), space.write[:rank], rows, left):
         for i, j in combinations(range(vectors.shape[1]), 2):
             pair = np.stack([part(vectors[:, k]) for k in (i, j) for part in (np.real, np.imag)], axis=1)
-            turn = np.linalg.svd(pair)[0]  # a conjugate pair spans one plane, two real ones have no imaginary part
-            within = np.linalg.eigh(turn[:, :2].T @ space.scatter @ turn[:, :2])[1][:, ::-1]
-            new = space.turned(np.concatenate([turn[:, :2] @ within, turn[:, 2:]], axis=1))
+            axes = np.linalg.svd(pair)[0]  # a conjugate pair spans one plane, two real ones have no imaginary part
+            scatter = axes[:, :2].T @ space.scatter[:rank, :rank] @ axes[:, :2]
+            axes[:, :2] = axes[:, :2] @ np.linalg.eigh(scatter)[1][:, ::-1]
+            turn[:rank, :rank] = axes
+            new = space.turned(turn)
             told = telling(new, y @ space.frame.T @ new.frame, strengths).all
             if told > best + 1e-9:
                 best, found = told, new

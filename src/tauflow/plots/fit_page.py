@@ -180,10 +180,11 @@ def _latents_section(portrait: xr.Dataset) -> Section:
 
 def _dynamics_section(portrait: xr.Dataset) -> Section:
     about, flat = portrait.attrs, portrait.sizes["plane"] == 2
+    when = "after the inputs" if about["inputs"] else "along these trajectories"
     where = (
         "Arrows show where the network goes without input from each point of a plane of its states, the other "
         "coordinates being at their mean. The plane is the one of several whose arrows tell most: "
-        f"{_percent(about['arrows_tell'])} of the squared velocity along these trajectories, and "
+        f"{_percent(about['arrows_tell'])} of the squared velocity {when}, and "
         f"{_percent(about['arrows_tell_within'])} of the part within the plane. It holds "
         f"{_percent(float(portrait['plane_share'].sum()))} of the states’ variance, and {_columns_in(portrait)}. "
         if flat
@@ -193,7 +194,7 @@ def _dynamics_section(portrait: xr.Dataset) -> Section:
         f"<p>{where}Coloured lines are trajectories from each condition’s start, a dot. Circles are fixed points of "
         "the whole network, filled where stable.</p>"
         f"<p>What can fool you: arrows far from the lines are extrapolated. {_of_plane(portrait) if flat else ''}"
-        f"{'Trajectories are driven by inputs, which arrows leave out. ' if about['inputs'] else ''}"
+        f"{'Trajectories are driven by inputs at first, which arrows leave out. ' if about['inputs'] else ''}"
         "The time constant of a unit was set and not fitted: another one gives other eigenvalues.</p>"
     )
     titles = " · ".join(stage_title(portrait, s) for s in range(portrait.sizes["stage"]))
