@@ -27,6 +27,7 @@ benchmarks: $(VENV)/.oracles-installed
 	$(BIN)/python -m benchmarks.kernel
 	$(BIN)/python -m benchmarks.ensemble
 	$(BIN)/python -m benchmarks.filters
+	$(BIN)/python -m benchmarks.fit --score
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"tauflow needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}; name another one with make PYTHON=...")'

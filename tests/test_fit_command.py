@@ -1,5 +1,6 @@
 """`tauflow fit`: from a file to tables and a folder, one sentence for every mistake, and nothing lost on the way."""
 
+import importlib.util
 import io
 import json
 import warnings
@@ -22,6 +23,11 @@ from tauflow.run import RunError, read_store
 from tauflow.study import RecordingConfiguration, RecordingStudy, StudyInterrupted, prepare, study_recording
 
 pytestmark = pytest.mark.x64off("only")
+
+_spec = importlib.util.spec_from_file_location("browsing", Path(__file__).with_name("test_report_browser.py"))
+_browsing = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_browsing)
+browser, Visit = _browsing.browser, _browsing.Visit
 
 NWB = Path(__file__).parent / "data" / "learning.nwb"
 ALIGNED = ["--align", "go_cue_time", "--window", "-0.1", "0.5", "--bin", "0.02", "--condition", "target"]
@@ -300,13 +306,30 @@ def test_the_name_of_a_stage_stays_above_its_progress(tmp_path):
     assert 0 < text.rfind("fitting 2 components ...\n") < text.rfind("20/60 updates") < text.rfind("writing the page")
 
 
-def test_from_an_nwb_file_to_the_page(tmp_path):
+@pytest.fixture(scope="module")
+def from_nwb(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nwb") / "fit"
     result = call(NWB, *ALIGNED, "--good", "good", "--smooth", "0.04", "--min-rate", "0.5", "--rank", "3", "--ranks",
-                  "none", "--units", "40", "--steps", "40", "--out", tmp_path / "fit")  # fmt: skip
+                  "none", "--units", "40", "--steps", "40", "--out", folder)  # fmt: skip
     assert result.exit_code == 0, result.output
+    return result, folder
+
+
+def test_from_an_nwb_file_to_the_page(from_nwb):
+    result, folder = from_nwb
     assert "Note: learning.nwb: 2 of 60 trials dropped (ids 33, 59)" in result.stderr
     assert "54 trials, 29 neurons, 30 bins" in result.stdout and "Cross-validation" not in result.stdout
-    fit = load_fit(tmp_path / "fit" / "fit.zarr")
+    fit = load_fit(folder / "fit.zarr")
     assert fit.options.steps == 40 and sorted(set(fit.data.epoch.values)) == ["baseline", "perturbation", "washout"]
-    assert "<html" in (tmp_path / "fit" / "report.html").read_text()[:500].lower()
-    assert len(list((tmp_path / "fit" / "figures").glob("*.png"))) >= 3
+    assert len(list((folder / "figures").glob("*.png"))) == 6
+
+
+@pytest.mark.browser
+def test_the_page_of_the_nwb_file_opens_and_draws(browser, from_nwb):
+    visit = Visit(browser, from_nwb[1] / "report.html")
+    assert "learning.nwb" in visit.page.locator("h1").inner_text()
+    strengths = load_fit(from_nwb[1] / "fit.zarr").factors["trial_factors"].values  # (trial, rank), any order and sign
+    drawn = np.array(visit.drawn("plot-factors", "c<sub>1</sub>"), float)
+    assert any(np.allclose(np.abs(drawn), np.abs(column), rtol=1e-3) for column in strengths.T)
+    assert visit.requests == [visit.page.url] and visit.complaints == []
+    visit.context.close()

@@ -89,7 +89,7 @@ def study_recording(
     ranks: Sequence[int] | None = None,
     units: int = 200,
     seeds: int = 1,
-    masks: int = 2,
+    masks: int = 4,
     hide: tuple[int, int] | None = None,
     out: str | Path | None = None,
     seed: int = 0,
@@ -111,7 +111,7 @@ def study_recording(
             With an empty list there is no cross-validation.
         units: Number of units of the network; more than neurons are allowed.
         seeds: Number of starts in cross-validation.
-        masks: Number of masks in cross-validation.
+        masks: Number of masks in cross-validation; standard errors of fewer than four are themselves uncertain.
         hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested; by
             default (10, 20), with more bins where smoothing reaches further.
         out: The folder, which must not exist yet; by default the first free `runs/<name of the file>-<n>`.
