@@ -51,6 +51,7 @@ class MotorLearning:
         recording: Activity φ(x) of all units after each step of these trials, in the format of
             `tauflow.neural.recording`, at `MEMBRANE_TIME` seconds a membrane time; conditions are the targets'
             directions in degrees, epochs those of `EPOCHS`.
+        noiseless: Activity (time, trial, neuron) that the weights of each trial make without noise.
         behaviour: `cursor (time, trial, axis)`, `direction_error (trial)` at the end of each reach in degrees, positive
             if counter-clockwise, and `distance (trial)` of the cursor from the target, the mean over the time after
             settling.
@@ -59,6 +60,7 @@ class MotorLearning:
     pretraining: Run
     run: Run
     recording: xr.Dataset
+    noiseless: xr.DataArray
     behaviour: xr.Dataset
 
 
@@ -135,8 +137,10 @@ def motor_learning(
     trial_keys = [
         jax.random.fold_in(k, trial) for k, epoch in zip(keys, EPOCHS, strict=True) for trial in range(counts[epoch])
     ]
-    together, response = _trials_of(run, free, jnp.stack(trial_keys))
-    return MotorLearning(before, run, *_recorded(tasks, counts, together, response, network.phi))
+    together, response, quiet = _trials_of(run, free, jnp.stack(trial_keys))
+    data, behaviour = _recorded(tasks, counts, together, response, network.phi)
+    noiseless = data["activity"].copy(data=np.asarray(nonlinearity(network.phi)(quiet.states)))
+    return MotorLearning(before, run, data, noiseless, behaviour)
 
 
 def _counts(trials: Mapping[str, int] | None) -> dict[str, int]:
@@ -186,13 +190,18 @@ def _respond(networks: RateRNN, task: Reaching, keys: jax.Array) -> tuple[Trials
     return eqx.filter_vmap(lambda network, key: run_trials(task, network, 1, key))(networks, keys)
 
 
-def _trials_of(run: Run, task: Reaching, keys: jax.Array) -> tuple[Trials, Response]:
-    """The trials from which the updates were made, with the weights before each, as arrays (time, trial, ...)."""
+def _trials_of(run: Run, task: Reaching, keys: jax.Array) -> tuple[Trials, Response, Response]:
+    """The trials from which the updates were made, with the weights before each, as arrays (time, trial, ...).
+
+    The second response is the same without noise.
+    """
     weights = {name: jnp.asarray(run.data[name].values[0, :-1]) for name in _WEIGHTS}  # (trial, ...)
     networks = dataclasses.replace(run.network(snapshot=0), **weights)
-    together = _respond(networks, task, keys)
-    batch, response = jax.tree.map(lambda array: jnp.moveaxis(array[:, :, 0], 0, 1), together)
-    return batch, response
+    noisy, quiet = (_respond(dataclasses.replace(networks, noise=noise), task, keys) for noise in (networks.noise, 0.0))
+    made: tuple[Trials, Response, Response] = jax.tree.map(
+        lambda array: jnp.moveaxis(array[:, :, 0], 0, 1), (*noisy, quiet[1])
+    )
+    return made
 
 
 def _recorded(
