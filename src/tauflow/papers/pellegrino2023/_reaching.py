@@ -67,9 +67,9 @@ class Settings:
         return {"steps": self.steps, "every": 50, "tolerance": 1e-9, "learning_rate": self.fit_rate}
 
 
-FULL = Settings(("rotation", "force field"), 100, 500, (40, 130, 70), 0.025, (1, 2, 3, 4, 5, 6), 2, 60, 800,
+FULL = Settings(("rotation", "force field"), 100, 500, (40, 130, 70), 0.025, (1, 2, 3, 4, 5, 6, 7, 8), 2, 60, 800,
                 (10, 20), (4, 10))  # fmt: skip
-QUICK = Settings(("rotation",), 40, 200, (16, 48, 16), 0.06, (1, 5), 1, 40, 500, (6, 8), (2, 4), 0.06)
+QUICK = Settings(("rotation",), 40, 200, (16, 48, 16), 0.06, (1, 5), 1, 40, 400, (6, 8), (2, 4), 0.06)
 
 
 @functools.cache
@@ -103,9 +103,7 @@ def masks_of(procedure: str, sizes: dict[str, int], settings: Settings, key: jax
         one = {"time": 1, "trial": 1}
         return block_masks(sizes, one, one, key=key)
     if procedure == "blocks":
-        hidden, tested = (
-            dict(zip(("time", "trial"), each, strict=True)) for each in (settings.block, settings.inner)
-        )
+        hidden, tested = (dict(zip(("time", "trial"), each, strict=True)) for each in (settings.block, settings.inner))
         return block_masks(sizes, hidden, tested, key=key)
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
     trials = np.random.default_rng(seed).permutation(sizes["trial"])[: sizes["trial"] // 5]
