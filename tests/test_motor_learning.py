@@ -51,7 +51,7 @@ def test_the_hand_is_held_still_until_the_cue(learned):
 
 
 def test_learning_shows_in_the_activity(learned):
-    """Without noise condition means explain less than 95 % of it after the cue; within one epoch before learning, all."""
+    """Without noise condition means explain less than 95 % of it after the cue; of baseline alone, nearly all."""
     _, task, found = learned
     quiet, conditions = found.noiseless.values[task.go :].astype(float), found.recording.condition.values
 

@@ -124,7 +124,7 @@ NULLS = [
     ("s4", "finds_what_learning_changed_in_activity", "predicted", mixed),
     ("s4", "finds_what_learning_changed_in_activity", "predicted", means_of_conditions),
     ("s4", "finds_when_weights_changed", "course", shifted),
-    ("s4", "finds_when_weights_changed", "course", scaled("course", 0)),
+    ("s4", "finds_when_weights_changed", "course", lambda d: d["course"] * xr.where(d["source"] == "fit", -1, 1)),
     ("s5", "likelihood_fit_explains_counts_best", "predicted", lambda data: data["predicted"].roll(loss=1)),
     ("s5", "likelihood_fit_explains_counts_best", "predicted", lambda data: data["predicted"].roll(trial=7)),
     ("s5", "both_find_the_rates", "predicted", lambda data: data["predicted"].roll(trial=7)),

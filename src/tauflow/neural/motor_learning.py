@@ -121,15 +121,15 @@ def motor_learning(
     k_network, k_before, *keys = jax.random.split(key, 2 + len(EPOCHS))
     network = RateRNN.random(neurons, task.inputs, task.outputs, gain=gain, key=k_network, dt=task.dt, noise=noise)
     before = descend(
-        network, ReachingLoss(free, batch, hold), optimizer=optax.adam(pretraining_rate), steps=pretraining, key=k_before,
-        configuration={"epoch": "pretraining"}, record=Record(measurements=0),
+        network, ReachingLoss(free, batch, hold), optimizer=optax.adam(pretraining_rate), steps=pretraining,
+        key=k_before, configuration={"epoch": "pretraining"}, record=Record(measurements=0),
     )  # fmt: skip
     tasks = [task if epoch == "perturbation" else free for epoch in EPOCHS]
     optimizer, runs = optax.sgd(learning_rate), [before]
     for epoch, of, k_epoch in zip(EPOCHS, tasks, keys, strict=True):
         one = descend(
-            _last(runs[-1]), ReachingLoss(of, 1, hold), optimizer=optimizer, steps=counts[epoch], key=k_epoch, train=train,
-            configuration={"epoch": epoch}, record=Record(measurements=0, weights=range(counts[epoch] + 1)),
+            _last(runs[-1]), ReachingLoss(of, 1, hold), optimizer=optimizer, steps=counts[epoch], key=k_epoch,
+            train=train, configuration={"epoch": epoch}, record=Record(measurements=0, weights=range(counts[epoch] + 1)),
         )  # fmt: skip
         runs.append(one)
     _last(runs[-1])

@@ -66,8 +66,8 @@ class Reaching(Task):
         field: b of the force field; positive pushes counter-clockwise.
         dt: Time step.
 
-    Source: pellegrino2023, supplement C, Eq. C.0.1. Deviation from print: the hand (see the module), and `settle`, which
-        is 0 there.
+    Source: pellegrino2023, supplement C, Eq. C.0.1. Deviation from print: the hand (see the module), and `settle`,
+        which is 0 there.
 
     Example:
         >>> task = Reaching(perturbation="rotation", angle=90.0)
