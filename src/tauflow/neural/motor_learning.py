@@ -129,7 +129,8 @@ def motor_learning(
     for epoch, of, k_epoch in zip(EPOCHS, tasks, keys, strict=True):
         one = descend(
             _last(runs[-1]), ReachingLoss(of, 1, hold), optimizer=optimizer, steps=counts[epoch], key=k_epoch,
-            train=train, configuration={"epoch": epoch}, record=Record(measurements=0, weights=range(counts[epoch] + 1)),
+            train=train, configuration={"epoch": epoch},
+            record=Record(measurements=0, weights=range(counts[epoch] + 1)),
         )  # fmt: skip
         runs.append(one)
     _last(runs[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -62,7 +63,7 @@ class Settings:
     fit_rate: float = 0.03
 
     @property
-    def fit(self) -> dict[str, float | int]:
+    def fit(self) -> dict[str, Any]:
         """Options of every fit: all take the same number of updates, so that they can be compared."""
         return {"steps": self.steps, "every": 50, "tolerance": 1e-9, "learning_rate": self.fit_rate}
 

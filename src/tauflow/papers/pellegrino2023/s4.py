@@ -82,8 +82,8 @@ def _against(fit: Fit, noiseless: xr.DataArray, W: FloatArray, go: int) -> xr.Da
     found_course = found_course[:, match.order] * match.signs[0]
     slopes = _slopes(fit, truth, go)
     eigenvalues = np.linalg.eigvals(c[:, :, None] * (b.T @ (slopes[1][:, None] * a))[None])  # (trial, R), without zeros
-    true = np.linalg.eigvals(W * slopes[0])  # (trial, n)
-    true = np.take_along_axis(true, np.argsort(-true.real, axis=1)[:, :LEADING], axis=1)
+    all_true = np.linalg.eigvals(W * slopes[0])  # (trial, n)
+    true = np.take_along_axis(all_true, np.argsort(-all_true.real, axis=1)[:, :LEADING], axis=1)
     centre = truth.mean(axis=(0, 1))
     flat = (truth - centre).reshape(-1, truth.shape[-1])
     basis = np.linalg.eigh(flat.T @ flat)[1][:, ::-1][:, :AXES]  # (neuron, axis)
@@ -235,8 +235,7 @@ def _draw_eigenvalues(axes: Axes, data: xr.Dataset) -> None:
             axes.plot(x, y, marker, color=colour, markersize=4, markerfacecolor="none", label=f"{source}, {name}")
     axes.axvline(1.0, color=GREY, linewidth=0.5)
     axes.set(xlabel="real part", ylabel="imaginary part")
-    outside = {"loc": "center", "bbox_to_anchor": (0.42, 0.36)}
-    axes.legend(**outside, fontsize=5, labelspacing=0.1, handletextpad=0.1)
+    axes.legend(loc="upper left", fontsize=5, labelspacing=0.1, handletextpad=0.1)
     axes.set_title("eigenvalues at ends of epochs")
 
 
@@ -252,7 +251,7 @@ def _draw_activity(axes: Axes, data: xr.Dataset) -> None:
                 axes.plot(time, values[:, axis], style, color=colour, linewidth=1.0, label=label)
     axes.axvline(0.0, color=GREY, linewidth=0.6, linestyle=":")
     axes.set(xlabel="time from go cue (ms)", ylabel="activity on two axes")
-    axes.legend(loc="lower left", fontsize=5, labelspacing=0.1)
+    axes.legend(loc="upper left", fontsize=5, labelspacing=0.1)
     axes.set_title(f"target at {condition}°, last of epoch")
 
 
@@ -269,5 +268,5 @@ def _draw_states(axes: Axes, data: xr.Dataset) -> None:
     for marker, source in (("o", "network"), ("+", "fit")):
         axes.plot([], [], marker, color=INK, markerfacecolor="none", label=source)
     axes.set(xlabel="axis 1", ylabel="axis 2")
-    axes.legend(loc="upper right", fontsize=5, labelspacing=0.1)
+    axes.legend(loc="center", fontsize=5, labelspacing=0.1)
     axes.set_title("100 ms after the go cue")

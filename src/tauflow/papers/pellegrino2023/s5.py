@@ -293,7 +293,7 @@ def _draw_rates(axes: Axes, data: xr.Dataset, colour: str) -> None:
 
 def _draw_neuron(axes: Axes, data: xr.Dataset, colour: str) -> None:
     rates = data["rates"].values
-    neuron = int(np.argmax(rates.std(axis=(0, 1)) / np.sqrt(rates.mean(axis=(0, 1)))))
+    neuron = int(np.argmax(rates.std(axis=(0, 1))))
     time = 1000 * BIN * (np.arange(data.sizes["time"]) + 0.5)
     here = np.flatnonzero(data["condition"].values == 0)
     for trials, shade in ((here[:3], 1.0), (here[-3:], 0.5)):
