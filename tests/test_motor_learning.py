@@ -51,8 +51,8 @@ def test_the_hand_is_held_still_until_the_cue(learned):
 
 
 def test_learning_shows_in_the_activity(learned):
-    """Without noise condition means explain less than 95 % of it after the cue; of baseline alone, nearly all."""
-    _, task, found = learned
+    """Without noise condition means leave more than 5 % of it after the cue (force field: 3 %), of baseline nearly none."""
+    name, task, found = learned
     quiet, conditions = found.noiseless.values[task.go :].astype(float), found.recording.condition.values
 
     def share(part):
@@ -63,7 +63,7 @@ def test_learning_shows_in_the_activity(learned):
         total = ((quiet[:, part] - quiet[:, part].mean(axis=(0, 1))) ** 2).sum()
         return 1 - left / total
 
-    assert 0.5 < share(slice(None)) < 0.95 and share(slice(0, 16)) > 0.99
+    assert 0.5 < share(slice(None)) < {"rotation": 0.95, "force field": 0.97}[name] and share(slice(0, 16)) > 0.99
 
 
 def test_activity_without_noise_is_that_of_each_trials_weights(learned):
