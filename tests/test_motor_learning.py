@@ -51,7 +51,7 @@ def test_the_hand_is_held_still_until_the_cue(learned):
 
 
 def test_learning_shows_in_the_activity(learned):
-    """Without noise condition means leave more than 5 % of it after the cue (force field: 3 %), of baseline nearly none."""
+    """Without noise condition means leave 5 % of it after the cue (force field: 3 %), of baseline nearly nothing."""
     name, task, found = learned
     quiet, conditions = found.noiseless.values[task.go :].astype(float), found.recording.condition.values
 
