@@ -4,12 +4,13 @@ import functools
 import importlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
 
 from tauflow.papers import PAPERS, Claim, Reproduction
-from tauflow.papers.pellegrino2023 import _gradients, s6
+from tauflow.papers.pellegrino2023 import _gradients, _reaching, motor, s4, s5, s6
 
 FIGURES = PAPERS["pellegrino2023"].figures
 
@@ -62,7 +63,73 @@ def rank_as_nonlinear(data: xr.Dataset) -> xr.DataArray:
     return data["ranks"].copy(data=np.tile(data["ranks"].values[2], (data.sizes["architecture"], 1)))
 
 
+def in_epoch(name: str, value: float) -> Callable[[xr.Dataset], xr.DataArray]:
+    """The error of one epoch scaled."""
+    return lambda data: data["error"] * xr.where(data["epoch"] == name, value, 1.0)
+
+
+def rising(data: xr.Dataset) -> xr.DataArray:
+    return 0.1 * data["components"] + 0 * data["parafac"]
+
+
+def at_rank_one(name: str) -> Callable[[xr.Dataset], xr.DataArray]:
+    """A variable that is as bad at every rank as at the smallest."""
+    return lambda data: 0 * data[name] + data[name].isel(rank=0, drop=True)
+
+
+def mixed(data: xr.Dataset) -> xr.DataArray:
+    order = np.random.default_rng(0).permutation(data.sizes["trial"])
+    return data["predicted"].copy(data=data["predicted"].values[:, order])
+
+
+def means_of_conditions(data: xr.Dataset) -> xr.DataArray:
+    return data["predicted"].copy(data=_reaching.condition_means(data["predicted"].values, data["condition"].values))
+
+
+def shifted(data: xr.Dataset) -> xr.DataArray:
+    values = data["course"].values.copy()
+    values[1] = np.roll(values[1], len(values[1]) // 3, axis=0)
+    return data["course"].copy(data=values)
+
+
+def random_strengths(data: xr.Dataset) -> xr.DataArray:
+    rng = np.random.default_rng(0)
+    return data["strengths"].copy(data=rng.permuted(data["strengths"].values, axis=1))
+
+
 NULLS = [
+    ("motor", "reaches_before_the_perturbation", "error", lambda data: 10 + data["error"]),
+    ("motor", "reaches_before_the_perturbation", "end", scaled("end", 0)),
+    ("motor", "holds_until_the_cue", "held", lambda data: 0.5 + data["held"]),
+    ("motor", "holds_until_the_cue", "end", scaled("end", 0)),
+    ("motor", "adapts", "error", scaled("error", -1)),
+    ("motor", "adapts", "error", lambda data: 40 + 0 * data["error"]),
+    ("motor", "after_effect_washes_out", "error", in_epoch("washout", -1)),
+    ("motor", "after_effect_washes_out", "error", in_epoch("washout", 0)),
+    ("motor", "after_effect_washes_out", "error", lambda data: -40 + 0 * data["error"]),
+    ("motor", "learning_shows_in_activity", "condition_share", lambda data: 1 + 0 * data["condition_share"]),
+    ("motor", "learning_shows_in_activity", "condition_share", scaled("condition_share", 0)),
+    ("motor", "pretraining_changes_more", "size", lambda data: data["size"].roll(stage=1)),
+    ("motor", "change_has_low_tensor_rank", "parafac", rising),
+    ("motor", "change_has_low_tensor_rank", "parafac", lambda data: 1 + 0 * data["parafac"]),
+    ("s3", "single_entries_test_what_was_fitted", "explained_test", scaled("explained_test", 0.9)),
+    ("s3", "single_entries_test_what_was_fitted", "explained_train", scaled("explained_train", 0)),
+    ("s3", "whole_trials_are_hardest", "explained_test", lambda data: data["explained_test"].roll(procedure=1)),
+    ("s3", "whole_trials_are_hardest", "explained_test", lambda data: 0 * data["explained_test"] + 0.9),
+    ("s3", "few_components_suffice_and_one_does_not", "explained_test", at_rank_one("explained_test")),
+    ("s3", "few_components_suffice_and_one_does_not", "explained_test", scaled("explained_test", 0.5)),
+    ("s3", "blocks_and_whole_trials_choose_similar_ranks", "chosen", lambda data: 1 + 0 * data["chosen"]),
+    ("s4", "explains_what_was_held_out", "score", scaled("score", 0.9)),
+    ("s4", "explains_what_was_held_out", "score", lambda data: 1 + 0 * data["score"]),
+    ("s4", "finds_what_learning_changed_in_activity", "predicted", mixed),
+    ("s4", "finds_what_learning_changed_in_activity", "predicted", means_of_conditions),
+    ("s4", "finds_when_weights_changed", "course", shifted),
+    ("s4", "finds_when_weights_changed", "course", lambda d: d["course"] * xr.where(d["source"] == "fit", -1, 1)),
+    ("s5", "likelihood_fit_explains_counts_best", "predicted", lambda data: data["predicted"].roll(loss=1)),
+    ("s5", "likelihood_fit_explains_counts_best", "predicted", lambda data: data["predicted"].roll(trial=7)),
+    ("s5", "both_find_the_rates", "predicted", lambda data: data["predicted"].roll(trial=7)),
+    ("s5", "both_find_the_rates", "predicted", lambda d: 0 * d["predicted"] + d["predicted"].mean(("time", "trial"))),
+    ("s5", "both_find_the_strengths", "strengths", random_strengths),
     ("s1", "tanh_settles_on_stable_points", "end", starts),
     ("s1", "tanh_settles_on_stable_points", "growth", scaled("growth", -1)),
     ("s1", "tanh_settles_on_stable_points", "fixed", scaled("fixed", 1.02)),
@@ -133,6 +200,50 @@ def test_the_networks_of_s6_have_the_statistics_they_say() -> None:
     made = _gradients.draw_network(low, settings, np.random.default_rng(0))
     s = np.linalg.svd(made.W, compute_uv=False)
     assert s[3] < 1e-12 * s[0] and 0.7 * 1.5 < s[:3].mean() < 1.3 * 1.5
+
+
+def test_courses_of_factors_are_those_of_the_weights_they_make() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 12, 3))
+    c = rng.standard_normal((20, 3)) * [3.0, 1.0, 0.2]
+    full = np.einsum("ir,kr,jr->kij", a, c, b).reshape(20, -1)
+    overlap = np.abs(_reaching.courses(full).T @ _reaching.factor_courses(a, c, b))
+    np.testing.assert_allclose(overlap, np.eye(2), atol=1e-7)
+    u = np.linalg.svd(full - full.mean(axis=0), full_matrices=False)[0][:, :2]
+    np.testing.assert_allclose(np.abs(u.T @ _reaching.courses(full)), np.eye(2), atol=1e-7)
+
+
+def test_each_procedure_hides_what_it_says() -> None:
+    sizes = {"time": 20, "trial": 40, "neuron": 10}
+    for procedure in _reaching.PROCEDURES:
+        masks = _reaching.masks_of(procedure, sizes, _reaching.QUICK, jax.random.key(0))
+        assert 0.15 < 1 - masks.train.mean() < 0.25 and not (masks.train & masks.test).any()
+        if procedure == "whole trials":
+            hidden = masks.test.any(axis=(0, 2))
+            assert hidden.sum() == 8 and np.all(masks.test == hidden[None, :, None])
+        if procedure == "single entries":
+            assert np.all(masks.train ^ masks.test)
+        if procedure == "blocks":
+            assert masks.test.mean() < 0.5 * (1 - masks.train.mean())
+
+
+def test_what_conditions_and_counts_explain() -> None:
+    rng = np.random.default_rng(0)
+    activity = rng.standard_normal((5, 6, 3))
+    names = np.array(["a", "b"] * 3)
+    means = _reaching.condition_means(activity, names)
+    np.testing.assert_allclose(means[:, 3], activity[:, 1::2].mean(axis=1))
+    assert s4.learned_share(activity, activity, names) == pytest.approx(1)
+    assert s4.learned_share(activity, means, names) == pytest.approx(0)
+    counts = rng.poisson(2.0, (5, 6, 3)).astype(float)
+    everywhere = np.ones(counts.shape, bool)
+    constant = np.broadcast_to(counts.mean(axis=(0, 1)), counts.shape)
+    assert s5.deviance_explained(counts, constant, everywhere, everywhere) == pytest.approx(0, abs=1e-12)
+    assert s5.deviance_explained(counts, counts, everywhere, everywhere) == pytest.approx(1, abs=1e-2)
+    line = np.arange(9.0)[:, None] ** [1, 2]
+    assert s5.roughness(line[:, :1]) == pytest.approx(0, abs=1e-20)
+    assert s5.roughness(line[:, 1:]) == pytest.approx(4 / line[:, 1].var())
+    assert motor.needed(np.array([[0.5, 0.96], [0.5, 0.6]])).tolist() == [2.0, np.inf]
 
 
 def test_reach_counts_what_lies_above_a_share_of_the_first() -> None:

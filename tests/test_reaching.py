@@ -98,6 +98,24 @@ def test_trials_show_a_target_and_hold_and_then_nothing(key):
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
+def test_time_to_settle_and_the_weight_of_holding(key):
+    """What happens between cue and settling does not count; holding counts `hold` times."""
+    task = Reaching(settle=0.5)
+    trials = task.sample(4, key=key)
+    assert task.settled == task.go + 5
+    np.testing.assert_array_equal(trials.mask[:, :, 0].sum(axis=1), np.where(np.arange(40) // 5 == 4, 0, 4))
+    network = network_of()
+    batch, response = eqx.filter_jit(run_trials)(task, network, 6, key)
+    squared = ((np.asarray(task.answer(response.outputs)) - np.asarray(batch.targets)) ** 2).sum(axis=2)
+    losses = [float(value(ReachingLoss(task, 6, hold), network, key)) for hold in (1.0, 3.0)]
+    assert losses[0] == pytest.approx(squared[:20].mean() + squared[25:].mean(), rel=1e-10)
+    assert losses[1] - losses[0] == pytest.approx(2 * squared[:20].mean(), rel=1e-8)
+    with pytest.raises(ValueError, match=r"settle is 2\.0; it must be shorter than the execution, 2\.0"):
+        Reaching(settle=2.0)
+    with pytest.raises(ValueError, match="hold is 0; it must be a number > 0"):
+        ReachingLoss(task, 6, 0)
+
+
 def test_direction_errors_have_signs_and_wrap():
     target = jnp.array([[1.0, 0.0], [-1.0, 0.1], [-1.0, 0.1], [0.0, 2.0]])
     position = jnp.array([[1.0, 1.0], [-1.0, -0.1], [-2.0, 0.2], [3.0, 0.0]])

@@ -26,7 +26,11 @@ _BORDELON = {
 }
 
 _PELLEGRINO = {
+    "motor": "a network that reaches under a rotation and a force field: behaviour, rank of the change of its weights",
     "s1": "two units of tensor rank one: vector fields and fixed points through the bifurcation, tanh and identity",
+    "s3": "fits to the reaching network: held-out loss against rank with single entries, blocks, whole trials hidden",
+    "s4": "a fit to the reaching network against the weights that made its activity: trials, eigenvalues, what changed",
+    "s5": "counts of spikes of a known network: a fit by Poisson likelihood against one of squared errors",
     "s6": "five networks that learn: singular values of rates, adjoint states, gradients and weights, with the bounds",
 }
 

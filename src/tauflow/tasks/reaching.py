@@ -50,11 +50,13 @@ class Reaching(Task):
     Input channels are the target's direction, $\cos\theta$ and $\sin\theta$, and a hold cue of 1; all are on during the
     preparation and off afterwards. Outputs are the force on the hand; `answer` turns them into the path of the cursor,
     which is what targets are for: the origin during the preparation, the target during the execution. The go cue always
-    comes at the same time, so a network learns to set out shortly before it.
+    comes at the same time, so a network that is to be at the target at once learns to set out before the cue; `settle`
+    gives it time.
 
     Attributes:
         preparation: Time before the go cue, in membrane times.
         execution: Time after it.
+        settle: Time after the go cue in which it does not matter where the cursor is, less than `execution`.
         directions: Number of targets, evenly spaced on a circle, the first one to the right.
         target_amplitude: Distance of the targets.
         mass: m of the hand, > 0.
@@ -64,7 +66,8 @@ class Reaching(Task):
         field: b of the force field; positive pushes counter-clockwise.
         dt: Time step.
 
-    Source: pellegrino2023, supplement C, Eq. C.0.1. Deviation from print: the hand (see the module).
+    Source: pellegrino2023, supplement C, Eq. C.0.1. Deviation from print: the hand (see the module), and `settle`,
+        which is 0 there.
 
     Example:
         >>> task = Reaching(perturbation="rotation", angle=90.0)
@@ -84,6 +87,7 @@ class Reaching(Task):
 
     preparation: float = setting(2.0)
     execution: float = setting(2.0)
+    settle: float = setting(0.0)
     directions: int = setting(8)
     target_amplitude: float = setting(1.0)
     mass: float = setting(1.0)
@@ -101,6 +105,12 @@ class Reaching(Task):
         """
         check_duration("preparation", self.preparation, shortest=self.dt)
         check_duration("execution", self.execution, shortest=self.dt)
+        check_duration("settle", self.settle)
+        if self.steps_in(self.settle) >= self.steps_in(self.execution):
+            raise ValueError(
+                f"settle is {self.settle!r}; it must be shorter than the execution, {self.execution!r}, for example "
+                "settle=1.0 with execution=2.0."
+            )
         check_count("directions", self.directions)
         for name in ("target_amplitude", "angle", "field"):
             check_amplitude(name, getattr(self, name))
@@ -124,6 +134,11 @@ class Reaching(Task):
         return self.steps_in(self.preparation)
 
     @property
+    def settled(self) -> int:
+        """The first step in which the cursor is to be at the target."""
+        return self.go + self.steps_in(self.settle)
+
+    @property
     def angles(self) -> NDArray[np.float64]:
         """Directions of the targets in degrees, shape (direction,)."""
         return np.linspace(0.0, 360.0, self.directions, endpoint=False, dtype=np.float64)
@@ -136,7 +151,8 @@ class Reaching(Task):
         shown = jnp.concatenate([direction, jnp.ones_like(direction[:, :1])], axis=1)  # (trial, 3)
         preparing = self.between(0, self.go).astype(dtype)[:, None, None]  # (time, 1, 1)
         targets = self.target_amplitude * (1 - preparing) * direction[None]  # (time, trial, 2)
-        return Trials(preparing * shown[None], targets, jnp.ones_like(targets))
+        counts = 1 - self.between(self.go, self.settled).astype(dtype)  # (time,)
+        return Trials(preparing * shown[None], targets, jnp.broadcast_to(counts[:, None, None], targets.shape))
 
     def answer(self, outputs: Array) -> Array:
         """The path of the cursor, (time, *trials, 2), under outputs taken as forces, of the same shape."""
