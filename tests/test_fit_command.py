@@ -329,7 +329,7 @@ def test_the_page_of_the_nwb_file_opens_and_draws(browser, from_nwb):
     visit = Visit(browser, from_nwb[1] / "report.html")
     assert "learning.nwb" in visit.page.locator("h1").inner_text()
     strengths = load_fit(from_nwb[1] / "fit.zarr").factors["trial_factors"].values  # (trial, rank), any order and sign
-    drawn = np.array(visit.drawn("plot-factors", "c<sub>1</sub>"), float)
+    drawn = np.array(visit.drawn("plot-factors", "c<sub>1</sub> of single trials"), float)
     assert any(np.allclose(np.abs(drawn), np.abs(column), rtol=1e-3) for column in strengths.T)
     assert visit.requests == [visit.page.url] and visit.complaints == []
     visit.context.close()

@@ -46,7 +46,6 @@ class Settings:
         steps: Updates of each fit.
         block: Bins and trials hidden together.
         inner: Bins and trials tested in the middle of these.
-        fit_rate: Learning rate of Adam in the fits.
     """
 
     perturbations: tuple[str, ...]
@@ -60,17 +59,16 @@ class Settings:
     steps: int
     block: tuple[int, int]
     inner: tuple[int, int]
-    fit_rate: float = 0.03
 
     @property
     def fit(self) -> dict[str, Any]:
         """Options of every fit: all take the same number of updates, so that they can be compared."""
-        return {"steps": self.steps, "every": 50, "tolerance": 1e-9, "learning_rate": self.fit_rate}
+        return {"steps": self.steps, "every": 50, "tolerance": 1e-9}
 
 
 FULL = Settings(("rotation", "force field"), 100, 500, (40, 130, 70), 0.025, (1, 2, 3, 4, 5, 6, 7, 8), 2, 60, 800,
                 (10, 20), (4, 10))  # fmt: skip
-QUICK = Settings(("rotation",), 40, 200, (16, 48, 16), 0.06, (1, 5), 1, 40, 400, (6, 8), (2, 4), 0.06)
+QUICK = Settings(("rotation",), 40, 200, (16, 48, 16), 0.06, (1, 5), 1, 40, 400, (6, 8), (2, 4))
 
 
 @functools.cache

@@ -45,7 +45,6 @@ class Settings:
         rate: Typical number of spikes per bin.
         conditions: Number of conditions.
         starts: Fits of each kind, of which the one with the best held-out loss is taken: some get stuck.
-        learning_rate: Of Adam.
     """
 
     trials: int
@@ -57,7 +56,6 @@ class Settings:
     rate: float
     starts: int = 1
     conditions: int = 4
-    learning_rate: float = 0.05
 
 
 FULL = Settings(120, 80, 50, 3, 80, 1000, 0.4, starts=4)
@@ -92,7 +90,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
         fits = [
             fit_low_tensor_rank(
                 made, rank=settings.rank, units=settings.units, loss=loss, masks=masks, key=key, steps=settings.steps,
-                learning_rate=settings.learning_rate, tolerance=1e-9, every=50, progress=progress,
+                tolerance=1e-9, every=50, progress=progress,
             )
             for key in jax.random.split(jax.random.key(seed + 1), settings.starts)
         ]  # fmt: skip
