@@ -10,9 +10,9 @@ import pytest
 
 from tauflow.networks import LowTensorRankRNN
 from tauflow.neural import block_masks, fit_low_tensor_rank, load_fit, recording
-from tauflow.neural.cross_validation import choose_rank, cross_validate
+from tauflow.neural.cross_validation import best_starts, choose_rank, cross_validate
 from tauflow.neural.training import INPUT_FIELDS, Options, Problem, best, ended
-from tauflow.run import RunError
+from tauflow.run import RunError, load
 
 _spec = importlib.util.spec_from_file_location("low_rank_truth", Path(__file__).with_name("low_rank_truth.py"))
 low_rank_truth = importlib.util.module_from_spec(_spec)
@@ -166,8 +166,26 @@ def test_cross_validation_finds_the_rank(small):
     assert choose_rank(scores)["chosen"].values.tolist() == [2]
     losses = scores["test_loss"].values[0, :, 0]
     assert (losses[0] > 1.1 * losses[1]).all()
+    stuck = scores.isel(seed=[0, 0]).copy(deep=True)  # a second start that fits worse, with a lucky held-out loss
+    stuck["train_loss"][:, :, 1] *= 2
+    stuck["test_loss"][:, :, 1] *= np.array([0.1, 3])[None, :, None]
+    np.testing.assert_array_equal(best_starts(stuck)["test_loss"], scores["test_loss"][:, :, 0])
+    assert choose_rank(stuck)["chosen"].values.tolist() == [2]
     flat = scores.assign(test_loss=scores["test_loss"] * 0 + 1)
     assert choose_rank(flat)["chosen"].values.tolist() == [1]
+
+
+@pytest.mark.slow
+def test_of_several_starts_the_one_that_fits_best_is_kept(small, tmp_path):
+    made, _, _, masks = small
+    settings = {"rank": 2, "units": 40, "masks": masks, "steps": 60, "key": jax.random.key(3)}
+    several = fit_low_tensor_rank(made, starts=3, out=tmp_path / "fit", **settings)
+    runs = load(tmp_path / "fit" / "training" / "run.zarr").data["probe_train"].values[:, -1, 0]
+    assert runs.shape == (3,) and several.data["fit_train"].values[0, -1] == runs.min() < runs.max()
+    network = Problem(made, [masks], several.options)
+    np.testing.assert_allclose(network.objective().errors(several.network()).train, runs.min(), rtol=1e-4)
+    with pytest.raises(ValueError, match="starts is 0"):
+        fit_low_tensor_rank(made, starts=0, **settings)
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def fit(
     units: Annotated[Any, number("Number of units of the network.  [default: 200]", integer=True)] = None,
     steps: Annotated[Any, number("Updates at most.", integer=True)] = None,
     learning_rate: Annotated[Any, number("Rate of Adam.")] = None,
-    seeds: Annotated[Any, number("Starts in cross-validation.  [default: 1]", integer=True)] = None,
+    seeds: Annotated[Any, number("Starts, on every mask and of the fit itself.  [default: 2]", integer=True)] = None,
     masks: Annotated[Any, number("Masks in cross-validation.  [default: 4]", integer=True)] = None,
     hide: Annotated[tuple[Any, Any] | None, typer.Option(help=_HIDE, parser=whole, metavar="BINS TRIALS")] = None,
     seed: Annotated[Any, number("From which all randomness comes.  [default: 0]", integer=True)] = None,

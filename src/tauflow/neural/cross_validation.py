@@ -19,7 +19,7 @@ def cross_validate(
     recording: xr.Dataset,
     ranks: Sequence[int],
     units: int | Sequence[int] = 200,
-    seeds: int = 1,
+    seeds: int = 2,
     masks: int | Sequence[Masks] = 4,
     *,
     key: jax.Array,
@@ -36,7 +36,7 @@ def cross_validate(
         recording: The recording.
         ranks: Numbers of components to try.
         units: Number of units, or several to try.
-        seeds: Number of starts.
+        seeds: Number of starts on each mask; one start may lead to a poor local minimum (see `best_starts`).
         masks: Masks, or how many to draw by `block_masks`. Standard errors of a few are themselves uncertain: with two
             masks chance may choose a rank too large.
         key: JAX random key.
@@ -103,10 +103,32 @@ def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
     return xr.Dataset({name: (("seed", "mask"), values) for name, values in found.items()}, axes)
 
 
+def best_starts(scores: xr.Dataset) -> xr.Dataset:
+    """Of the fits of a mask from several starts, the one with the lowest loss on what it was fitted to.
+
+    A start may lead to a poor local minimum, which the fitted entries tell without a look at those held out.
+
+    Args:
+        scores: As `cross_validate` gives them.
+
+    Returns:
+        The scores (units, rank, mask) of these fits; NaN where all starts diverged.
+
+    Example:
+        >>> axes = ("units", "rank", "seed", "mask")
+        >>> losses = {"train_loss": (axes, [[[[0.5], [0.4]]]]), "test_loss": (axes, [[[[0.6], [0.7]]]])}
+        >>> best_starts(xr.Dataset(losses)).test_loss.values
+        array([[[0.7]]])
+    """
+    scores = scores.transpose("units", "rank", "seed", "mask", ...)
+    at = scores["train_loss"].fillna(np.inf).argmin("seed")
+    return scores.isel(seed=at)
+
+
 def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     """The smallest rank whose mean held-out loss is within one standard error of the best, for each number of units.
 
-    The standard error is that of the best rank's mean over seeds and masks.
+    Means are over masks, of the best start of each (`best_starts`), and the standard error is that of the best rank's.
 
     Args:
         scores: As `cross_validate` gives them.
@@ -119,13 +141,14 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
 
     Example:
         >>> losses = np.array([1.0, 0.501, 0.5])[None, :, None, None] + 0.02 * np.array([0, 1, 0.3, 0.8])
-        >>> scores = xr.Dataset({"test_loss": (("units", "rank", "seed", "mask"), losses)},
+        >>> axes = ("units", "rank", "seed", "mask")
+        >>> scores = xr.Dataset({"train_loss": (axes, losses), "test_loss": (axes, losses)},
         ...                     {"units": [10], "rank": [1, 2, 3]})
         >>> int(choose_rank(scores).chosen[0])
         2
     """
-    losses = scores["test_loss"].transpose("units", "rank", "seed", "mask").values
     ranks = scores["rank"].values
+    losses = best_starts(scores)["test_loss"].transpose("units", "rank", "mask").values
     order = np.argsort(ranks)
     chosen, means, errors = [], np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
     for u, r in np.ndindex(*losses.shape[:2]):

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tauflow.learning import Progress
 from tauflow.networks import LowTensorRankRNN
+from tauflow.networks.checks import check_size
 from tauflow.networks.trial_factors import predict_factors
 from tauflow.neural.masks import Masks, block_masks
 from tauflow.neural.scores import noise_ceiling, variance_explained
@@ -164,6 +165,7 @@ def fit_low_tensor_rank(
     rank: int,
     units: int = 200,
     masks: Masks | None = None,
+    starts: int = 1,
     key: jax.Array,
     out: str | Path | None = None,
     resume: bool = False,
@@ -181,7 +183,10 @@ def fit_low_tensor_rank(
         rank: Number of components R.
         units: Number of units n of the network; more than neurons are allowed.
         masks: What to fit and what to hold out; `block_masks` by default. With nothing to test it takes all steps.
-        key: JAX random key, of the masks, the start and the trials left out.
+        starts: How many networks to fit from different starts, side by side on all cores; the one with the lowest loss
+            on the fitted entries is kept. One start may lead to a poor local minimum, most of all with
+            `loss="poisson"`.
+        key: JAX random key, of the masks, the starts and the trials left out.
         out: Folder for checkpoints and at last `fit.zarr`; None keeps everything in memory.
         resume: Go on with the fit in `out`, if there is one.
         progress: Called with a `tauflow.learning.Progress` now and then.
@@ -206,17 +211,27 @@ def fit_low_tensor_rank(
         >>> fit.factors.trial_factors.shape, fit.tau_unit
         ((24, 2), 'trial')
     """
+    check_size("starts", starts)
     mask_key, fit_key = jax.random.split(key)
     masks = block_masks(dict(recording.sizes), key=mask_key) if masks is None else masks  # type: ignore[arg-type]
     problem, folder = Problem(recording, [masks], Options(**options)), None if out is None else Path(out)
     training = None if folder is None else folder / "training"
     if folder is not None and (folder / "fit.zarr").exists() and not resume:
         raise RunError(f"{folder} already holds fit.zarr; pass resume=True to take it, or another out=.")
-    run = train(problem, rank, units, keys=[fit_key], out=training, resume=resume, progress=progress, keep=True)
-    fit = _fit_of(run, problem, units, fit_key)
+    keys = [fit_key] if starts == 1 else list(jax.random.split(fit_key, starts))
+    run = train(problem, rank, units, keys=keys, out=training, resume=resume, progress=progress, keep=True)
+    member = _best_start(run.data, problem.options)
+    fit = _fit_of(Run(run.data.isel(run=[member])), problem, units, keys[member])
     if folder is not None and not (folder / "fit.zarr").exists():
         fit.save(folder / "fit.zarr")
     return fit
+
+
+def _best_start(data: xr.Dataset, options: Options) -> int:
+    """Position of the member with the lowest loss on the fitted entries, each at its own best look."""
+    looks = [best(losses, options) for losses in data["probe_test"].values[:, :, 0]]
+    losses = np.array([data["probe_train"].values[i, look, 0] for i, look in enumerate(looks)])
+    return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
 
 
 def load_fit(path: str | Path) -> Fit:

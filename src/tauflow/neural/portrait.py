@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tauflow.analysis import is_unique
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.trial_factors import predict_factors
-from tauflow.neural.cross_validation import choose_rank
+from tauflow.neural.cross_validation import best_starts, choose_rank
 from tauflow.neural.fit import Fit
 from tauflow.neural.portrait_neurons import neurons_of
 from tauflow.neural.recording import check_recording
@@ -60,7 +60,7 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     | `shown` | (shown,) | positions of the trials at which paths and fixed points were computed |
     | `explained_by_neuron`, `ceiling_by_neuron` | (neuron,) | held-out variance explained, and what noise allows |
     | `rate_data`, `rate_error`, `rate_model` | (stage, condition, time, example) | of the neurons `example_neuron` |
-    | `held_out_loss`, ... | (units, rank), with `_each` (units, rank, repeat) | of a cross-validation, if any |
+    | `held_out_loss`, ... | (units, rank, ...) | of a cross-validation, if any |
 
     Attributes: `explained`, `ceiling`, `condition_means` (what trial-averaged conditions of the fitted entries explain
     of the held-out ones, hence without learning), `deviance_explained` (NaN unless Poisson), `arrows_tell` and
@@ -281,13 +281,11 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
         "held_out_loss": (("units", "rank"), picked["mean_test_loss"].values),
         "held_out_loss_error": (("units", "rank"), picked["standard_error"].values),
     }
-    sides = {"held_out": "test", "fitted": "train"}
-    for name, kind in (
-        ("held_out_loss_each", "test_loss"),
-        *((f"{s}_explained", f"explained_{k}") for s, k in sides.items()),
-    ):
-        values = scores[kind].transpose("units", "rank", "seed", "mask").values.astype(np.float64)
-        out[name] = (("units", "rank", "repeat"), values.reshape(*values.shape[:2], -1))
+    each = scores["test_loss"].transpose("units", "rank", "seed", "mask").values.astype(np.float64)
+    out["held_out_loss_each"] = (("units", "rank", "repeat"), each.reshape(*each.shape[:2], -1))
+    best = best_starts(scores)
+    for name, kind in (("held_out_explained", "explained_test"), ("fitted_explained", "explained_train")):
+        out[name] = (("units", "rank", "mask"), best[kind].transpose("units", "rank", "mask").values.astype(np.float64))
     return out
 
 
