@@ -150,7 +150,6 @@ def test_orthonormal_decoder_has_the_span_and_a_smooth_derivative(shape):
     assert_close(network.readout, np.asarray(network.W_out), 10 * TOLERANCE)
 
 
-@both_modes
 @pytest.mark.parametrize("kind", KINDS)
 def test_network_is_rebuilt_from_what_a_run_keeps(kind):
     network = make(phi="relu", decoder="orthonormal", output="softplus", **KINDS[kind])
