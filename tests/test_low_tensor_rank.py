@@ -114,7 +114,6 @@ def test_gradient_reaches_all_that_learns(kind):
         assert (np.abs(leaf).max() > 0) == ("smoothing" not in jax.tree_util.keystr(path)), path
 
 
-@both_modes
 def test_random_network_starts_as_its_authors_start_it():
     net = LowTensorRankRNN.random(
         300, 400, rank=3, conditions=50, trial_ids=range(200), key=jax.random.key(3), dtype=BEST, inputs="ode",

@@ -54,7 +54,6 @@ def test_same_key_same_answer(network, key):
     assert np.array_equal(once, other) == (getattr(network, "noise", 0) == 0)
 
 
-@both_modes
 def test_jit_and_vmap_change_nothing(network, key):
     inputs, keys = example_inputs(network, 4), jax.random.split(key, 2)
     other = jax.tree.map(lambda leaf: -leaf, network)
@@ -105,7 +104,6 @@ def test_linear_network_settles_on_its_fixed_point(key):
     np.testing.assert_allclose(outputs[-1:], exact, rtol=10 * TOLERANCE)
 
 
-@both_modes
 def test_random_weights_have_the_published_statistics(key):
     N, gain = 400, 0.8
     network = RateRNN.random(N, 3, 2, gain=gain, key=key)
