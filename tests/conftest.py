@@ -28,8 +28,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
 
 
+LONGEST = ("papers_schuessler2020", "papers_bordelon2025", "learning", "motor_learning", "fit", "simulate", "house")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what runs with the 64-bit mode off alone."""
+    """Put the longest files first, so that no worker is left alone with one; skip what the other mode alone runs."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     elsewhere = pytest.mark.skip(reason="runs with the 64-bit mode off alone: set TAUFLOW_TEST_X64=0")
     for item in items:
         if X64 and any("only" in mark.args for mark in item.iter_markers("x64off")):

@@ -84,7 +84,6 @@ def test_scales_are_those_of_the_mean_field(network):
 # ------------------------------------------------------------------------------------------------------------- drawn
 
 
-@both_modes
 def test_random_weights_have_the_published_statistics(key):
     n, sigma = 300, 0.8
     network = random(n, sigma=sigma, key=key)
@@ -99,7 +98,6 @@ def test_random_weights_have_the_published_statistics(key):
     assert abs(network.eigenvalues()).max() == pytest.approx(sigma, rel=0.1)
 
 
-@both_modes
 def test_sigma_scales_one_draw(key):
     weak, strong, none = (random(5, sigma=sigma, key=key, dtype=BEST) for sigma in (0.4, 0.8, 0.0))
     for name in ("W", "W_in", "W_out"):

@@ -113,7 +113,6 @@ def test_states_are_those_of_the_whole_network_and_so_are_gradients(phi="softplu
         assert np.abs(other[0] - want[1][0]).max() > 1e-2
 
 
-@both_modes
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(
     time=st.integers(0, 3),

@@ -57,12 +57,12 @@ def test_members_equal_their_single_runs_bit_for_bit():
 
 
 def test_grid_members_equal_their_single_runs_and_carry_their_coordinates():
-    grid = {"gain": [0.0, 0.9], "learning_rate": [1e-3, 4e-3]}
+    grid = {"gain": [0.0, 0.9], "learning_rate": [1e-3, 3e-3]}
     settings = {"steps": 12, "record": Record(measurements=2)}
     run = ensemble(make_network, make_objective, make_optimizer, keys=keys(2), grid=grid, **settings)
     assert run.n_runs == 8
     assert run.data.gain.values.tolist() == [0.0] * 4 + [0.9] * 4
-    assert run.data.learning_rate.values.tolist() == [1e-3, 1e-3, 4e-3, 4e-3] * 2
+    assert run.data.learning_rate.values.tolist() == [1e-3, 1e-3, 3e-3, 3e-3] * 2
     for i in (0, 3, 6):
         point = {"gain": float(run.data.gain[i]), "learning_rate": float(run.data.learning_rate[i])}
         key = keys(2)[int(run.data.seed[i])]
@@ -95,9 +95,9 @@ def test_members_that_differ_in_numbers_share_one_program(monkeypatch):
 
 
 def test_a_grid_axis_that_changes_shapes_is_looped_over_and_padded():
-    grid = {"neurons": [6, 10]}
+    grid = {"neurons": [6, 16]}
     run = ensemble(make_network, make_objective, make_optimizer, keys=keys(1), grid=grid, steps=3, record=Record())
-    assert run.data.units.values.tolist() == [6, 10]
+    assert run.data.units.values.tolist() == [6, 16]
     assert np.isnan(run.data.W[0, -1, 6:]).all() and np.isfinite(run.data.W[1, -1]).all()
     small = run.network(run=0)
     assert small.W.shape == (6, 6) and small.W_in.shape == (6, 2) and small.W_out.shape == (2, 6)
@@ -131,7 +131,6 @@ class Planted(eqx.Module):
 THRESHOLD = 0.385  # of |W_out|, passed a few updates after the start
 
 
-@pytest.mark.x64off
 def test_a_planted_nan_stops_one_of_eight_members_and_leaves_the_others_bit_identical():
     gains = [0.1, 0.2, 0.3, 0.7, 0.4, 0.5, 0.6, 0.8]
 
@@ -229,9 +228,10 @@ def test_descent_approaches_flow_in_first_order_of_the_learning_rate():
 
     finals = []
     for rate in rates:
-        run = descend(
-            network, FixedPointLoss(1.0), optimizer=optax.sgd(rate), steps=round(duration / rate), key=keys(1)[0],
-            train=("W",), dtype="float64", record=Record(measurements=2),
+        run = ensemble(
+            lambda *, key, rate: network, lambda rate: FixedPointLoss(1.0), lambda rate: optax.sgd(rate), keys=keys(1),
+            grid={"rate": [rate]}, steps=round(duration / rate), train=("W",), dtype="float64",
+            record=Record(measurements=2),
         )  # fmt: skip
         assert run.tau_unit == "flow" and np.isclose(run.data.tau_snapshot[0, -1], duration)
         finals.append(run.weights("W"))
@@ -266,11 +266,11 @@ def test_plain_gradient_descent_is_told_from_everything_else():
 
 def test_float64_training_is_float64_whatever_the_mode(key):
     run = descend(
-        linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=3, key=key, train=("W",), dtype="float64"
+        linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.1), steps=3, key=key, train=("W",), dtype="float64"
     )
     assert run.data.W.dtype == run.data.loss.dtype == np.float64
     assert descend(
-        linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.01), steps=3, key=key, train=("W",)
+        linear(), FixedPointLoss(1.0), optimizer=optax.sgd(0.1), steps=3, key=key, train=("W",)
     ).data.W.dtype == np.float32  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def test_weights_that_overflow_on_the_last_update_are_a_divergence(key):
     run = descend(linear(), grow, optimizer=optax.sgd(3e38), **settings)
     assert run.data.status.values.tolist() == ["diverged"] and int(run.data.stopped_at[0]) == 0
     broken = eqx.tree_at(lambda net: net.W, linear(), jnp.full((12, 12), jnp.nan, jnp.float32))
-    run = descend(broken, grow, optimizer=optax.sgd(0.1), **settings)
+    run = descend(broken, grow, optimizer=optax.sgd(3e38), **settings)
     assert run.data.status.values.tolist() == ["diverged"]
 
 

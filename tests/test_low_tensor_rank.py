@@ -114,7 +114,6 @@ def test_gradient_reaches_all_that_learns(kind):
         assert (np.abs(leaf).max() > 0) == ("smoothing" not in jax.tree_util.keystr(path)), path
 
 
-@both_modes
 def test_random_network_starts_as_its_authors_start_it():
     net = LowTensorRankRNN.random(
         300, 400, rank=3, conditions=50, trial_ids=range(200), key=jax.random.key(3), dtype=BEST, inputs="ode",
@@ -150,7 +149,6 @@ def test_orthonormal_decoder_has_the_span_and_a_smooth_derivative(shape):
     assert_close(network.readout, np.asarray(network.W_out), 10 * TOLERANCE)
 
 
-@both_modes
 @pytest.mark.parametrize("kind", KINDS)
 def test_network_is_rebuilt_from_what_a_run_keeps(kind):
     network = make(phi="relu", decoder="orthonormal", output="softplus", **KINDS[kind])

@@ -46,7 +46,6 @@ def test_shapes_and_dtypes(network, trials, key):
     assert states.dtype == outputs.dtype == jnp.dtype(BEST)
 
 
-@both_modes
 def test_same_key_same_answer(network, key):
     inputs = example_inputs(network, 4)
     once, again = network(inputs, key=key).outputs, network(inputs, key=key).outputs
@@ -55,7 +54,6 @@ def test_same_key_same_answer(network, key):
     assert np.array_equal(once, other) == (getattr(network, "noise", 0) == 0)
 
 
-@both_modes
 def test_jit_and_vmap_change_nothing(network, key):
     inputs, keys = example_inputs(network, 4), jax.random.split(key, 2)
     other = jax.tree.map(lambda leaf: -leaf, network)
@@ -98,7 +96,6 @@ def test_output_follows_the_step_that_its_input_drives():
     np.testing.assert_allclose(outputs, np.tanh([first, second]) @ W_out.T, atol=TOLERANCE)
 
 
-@both_modes
 def test_linear_network_settles_on_its_fixed_point(key):
     network = RateRNN.random(40, 1, 1, gain=0.5, key=key, phi="identity", dtype=BEST)
     outputs = network(jnp.ones((200, 1), BEST)).outputs
@@ -107,7 +104,6 @@ def test_linear_network_settles_on_its_fixed_point(key):
     np.testing.assert_allclose(outputs[-1:], exact, rtol=10 * TOLERANCE)
 
 
-@both_modes
 def test_random_weights_have_the_published_statistics(key):
     N, gain = 400, 0.8
     network = RateRNN.random(N, 3, 2, gain=gain, key=key)
@@ -124,7 +120,6 @@ def test_random_weights_have_the_published_statistics(key):
     assert abs(W_in[:, 0] @ W_out[0]) < 4 / np.sqrt(N)
 
 
-@both_modes
 def test_gain_scales_one_draw(key):
     weak, strong, none = (RateRNN.random(5, 1, 1, gain=gain, key=key, dtype=BEST) for gain in (0.5, 1, 0))
     np.testing.assert_allclose(2 * weak.W, strong.W, rtol=TOLERANCE)
@@ -133,7 +128,6 @@ def test_gain_scales_one_draw(key):
     assert not np.allclose(strong.W, RateRNN.random(5, 1, 1, gain=1, key=jax.random.fold_in(key, 1), dtype=BEST).W)
 
 
-@both_modes
 @pytest.mark.parametrize("dt", [0.25, 1.0])
 def test_noise_has_the_variance_of_the_discrete_process(dt, key):
     noise, n = 0.3, 50

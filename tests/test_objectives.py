@@ -16,7 +16,10 @@ from tauflow.objectives import FixedPointLoss, MeanSquaredError, fixed_point_rea
 from tauflow.precision import float64
 from tauflow.tasks import TASKS, Cosine, FixedPoint, FlipFlop, Task, Trials, setting
 
-every_task = pytest.mark.parametrize("name", list(TASKS))
+IN_BOTH_MODES = ("flip-flop", "sampled-filter")
+every_task = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.x64off] * (name in IN_BOTH_MODES)) for name in TASKS]
+)
 
 
 def network_of(n, inputs, outputs, *, gain=0.6, seed=0, dtype="float32", **static) -> RateRNN:
@@ -75,7 +78,6 @@ def test_what_the_mask_hides_does_not_matter():
     np.testing.assert_array_equal(gradient, [1.0, 0.0, 0.0])
 
 
-@pytest.mark.x64off
 @every_task
 def test_sampled_loss_keeps_the_contract(name, key):
     """Scalar, decided by the key, the same under jit, and with finite gradients, in the network's precision."""

@@ -113,7 +113,6 @@ def test_states_and_gradients_agree_with_autodiff(phi, kind, dtype):
     assert_close(ours(W, drive, x0, alpha), theirs(W, drive, x0, alpha), TOLERANCE[dtype])
 
 
-@both_modes
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_constant_alpha_agrees_with_autodiff(alpha):
     ours, theirs = both("tanh", alpha_is_traced=False)
@@ -121,7 +120,6 @@ def test_constant_alpha_agrees_with_autodiff(alpha):
     assert_close(ours(*case, alpha), theirs(*case, alpha), TOLERANCE[BEST])
 
 
-@both_modes
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     time=st.integers(0, 3),
@@ -146,7 +144,6 @@ def test_default_initial_state_is_zero_and_no_step_gives_no_state():
     assert simulate(W, drive[:0], phi="tanh", alpha=0.5).shape == (0, 3, 5)
 
 
-@both_modes
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_vmap_over_seeds_gives_each_seed_its_own_result(kind):
     cases = [draw(kind, seed=seed) for seed in range(3)]
@@ -190,7 +187,6 @@ def test_adjoint_states_give_the_gradient_for_the_weights():
     assert_close(0.3 * jnp.einsum("tabi,tabj->ij", lam, jnp.asarray(before)), for_W, TOLERANCE[BEST])
 
 
-@both_modes
 def test_linear_network_is_powers_of_a_matrix():
     rng = np.random.default_rng(3)
     T, n, alpha = 6, 4, 0.3
@@ -225,7 +221,6 @@ def test_gradient_is_the_limit_of_finite_differences(kind):
     assert np.log10(errors[0] / errors[1]) == pytest.approx(2, abs=0.05)
 
 
-@both_modes
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_autodiff_route_has_forward_mode_and_a_derivative_for_alpha(kind):
     case, direction = draw(kind), draw(kind, seed=1)
@@ -242,7 +237,6 @@ def test_autodiff_route_has_forward_mode_and_a_derivative_for_alpha(kind):
     assert_close(forward, backward, TOLERANCE[BEST])
 
 
-@both_modes
 def test_gradient_for_alpha_raises_with_the_fused_adjoint():
     case = draw("dense")
     with pytest.raises(TypeError, match="use adjoint='autodiff'"):
@@ -351,7 +345,6 @@ def test_traced_alpha_must_be_one_number():
         jax.jit(lambda alpha: simulate(_W, _D, _X, phi="tanh", alpha=alpha))(jnp.ones(2))
 
 
-@both_modes
 @pytest.mark.parametrize("kind", WEIGHTS[1:])
 def test_low_rank_weights_have_the_dense_form_of_their_docstring(kind):
     W = draw(kind)[0]

@@ -74,7 +74,6 @@ def test_shapes_dtype_and_mask(task, key):
     np.testing.assert_allclose(task.times, task.dt * np.arange(task.steps))
 
 
-@pytest.mark.x64off
 @every_task
 def test_key_decides(task, key):
     trials, again = task.sample(5, key=key), task.sample(5, key=key)

@@ -57,11 +57,11 @@ def cross_validate(
 
     Example:
         >>> from tauflow.neural import recording
-        >>> made = recording(np.random.default_rng(0).normal(size=(12, 24, 6)), kind="rates",
+        >>> made = recording(np.random.default_rng(0).normal(size=(12, 24, 5)), kind="rates",
         ...                  time=0.01 * np.arange(12))
-        >>> found = cross_validate(made, [1], 8, 1, 2, steps=20, key=jax.random.key(0))
+        >>> found = cross_validate(made, [2], 10, 2, 1, steps=40, key=jax.random.key(0))
         >>> dict(found.test_loss.sizes)
-        {'units': 1, 'rank': 1, 'seed': 1, 'mask': 2}
+        {'units': 1, 'rank': 1, 'seed': 2, 'mask': 1}
     """
     sizes = [units] if isinstance(units, int) else list(units)
     tried = list(ranks)

@@ -60,7 +60,7 @@ class Settings:
 
 
 FULL = Settings(250, (0.1, 0.07, 0.05, 0.035, 0.025), 61)
-QUICK = Settings(48, (0.1, 0.05, 0.025), 31)
+QUICK = Settings(32, (0.1, 0.05, 0.025), 31)
 
 
 def warm_network(neurons: int, sigma: float, *, key: jax.Array) -> ContinuousLinearRNN:
@@ -79,7 +79,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     """Reproduce Fig. 3: loss and eigenvalues of a network that learns to ring, and of its two neurons.
 
     Args:
-        quick: A small version of seconds: 48 neurons, fewer values of sigma.
+        quick: A small version of seconds: 32 neurons, fewer values of sigma.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

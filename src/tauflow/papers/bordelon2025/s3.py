@@ -52,14 +52,14 @@ class Settings:
 
 
 FULL = Settings(250, (0.2, 0.1, 0.05), 3, 51)
-QUICK = Settings(48, (0.2, 0.1), 2, 31)
+QUICK = Settings(32, (0.2, 0.1), 2, 31)
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
     """Reproduce Fig. S3: paths of the leading eigenvalue of networks that learn to ring, cold and warm.
 
     Args:
-        quick: A small version of seconds: 48 neurons, two values of sigma, two networks each.
+        quick: A small version of seconds: 32 neurons, two values of sigma, two networks each.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

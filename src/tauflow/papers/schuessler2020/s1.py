@@ -23,8 +23,8 @@ FULL = (
     Training("romo", 6000, gains=(0.0, 0.9, 1.8)),
 )
 SIZES = (64, 128, 256, 512)
-QUICK = (Training("flip-flop", 150, gains=(0.9,), seeds=3, learning_rate=0.1, trials=64),)
-QUICK_SIZES = (40, 80, 160)
+QUICK = (Training("flip-flop", 150, gains=(0.9,), seeds=2, learning_rate=0.1, trials=128),)
+QUICK_SIZES = (32, 64, 128)
 RANKS = tuple(range(26))
 QUICK_RANKS = tuple(range(13))
 QUANTITIES = {
@@ -39,7 +39,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     """Reproduce Fig. S1: learning time, norms of ΔW and W, and functional rank against the number of neurons.
 
     Args:
-        quick: A small version of seconds: the flip-flop task at one gain, 40 to 160 neurons, a larger learning rate.
+        quick: A small version of seconds: the flip-flop task at one gain, 32 to 128 neurons, a larger learning rate.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 

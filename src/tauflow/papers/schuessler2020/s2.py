@@ -27,14 +27,14 @@ FULL = (
     Training("mante", 2000, gains=GAINS, seeds=1),
     Training("romo", 6000, gains=GAINS, seeds=1),
 )
-QUICK = (Training("flip-flop", 250, gains=GAINS, seeds=1, neurons=96, learning_rate=0.1, trials=64),)
+QUICK = (Training("flip-flop", 250, gains=(0.0, 1.8), seeds=1, neurons=64, learning_rate=0.1, trials=128),)
 
 
 def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., None] | None = None) -> Reproduction:
     """Reproduce Fig. S2: singular values and eigenvalues of ΔW and W at three gains.
 
     Args:
-        quick: A small version of seconds: the flip-flop task with 96 neurons, a larger learning rate.
+        quick: A small version of seconds: the flip-flop task with 64 neurons at two gains, a larger learning rate.
         seed: The number from which all randomness comes.
         progress: Called now and then with a `tauflow.learning.Progress`.
 
