@@ -171,7 +171,7 @@ def known_recording(size: tuple[int, ...]) -> tuple[Any, np.ndarray]:
         units, units, rank=rank, conditions=8, trial_ids=np.arange(trials), alpha=ALPHA, key=jax.random.key(0)
     )
     phase = np.arange(trials)[:, None] / trials + np.arange(rank) / rank
-    turn = jnp.asarray(np.random.default_rng(0).standard_normal((rank, rank)), network.a.dtype)
+    turn = jnp.asarray(0.4 * np.random.default_rng(0).standard_normal((rank, rank)), network.a.dtype)  # a cycle or two
     network = dataclasses.replace(
         network,
         b=network.a @ (2 * jnp.eye(rank) + turn - turn.T),
