@@ -46,22 +46,35 @@ def test_every_entry_is_hidden_as_often():
         assert abs(shares / shares.mean() - 1).max() < 0.2  # blocks cut off at an edge still cover it
 
 
-def test_hiding_single_entries_leaks_and_blocks_do_not():
-    """Smooth noise, in which there is nothing to find: what two neighbours in time predict of a tested entry."""
-    from scipy.ndimage import gaussian_filter1d
+def leaked(sd, masks):
+    """Share of Gaussian noise, smooth over sd bins, that the best prediction from all visible bins finds in the tested.
 
-    noise = gaussian_filter1d(np.random.default_rng(0).standard_normal((60, 100, 20)), 2.0, axis=0)
+    There is nothing to find but what smoothness tells: the conditional mean, trial by trial and neuron by neuron.
+    """
+    bins, trials, neurons = masks.train.shape
+    time = np.arange(bins)
+    K = np.exp(-((time[:, None] - time) ** 2) / (4 * sd**2))  # of white noise under a Gaussian filter
+    noise = np.linalg.cholesky(K + 1e-6 * np.eye(bins)) @ np.random.default_rng(0).standard_normal(
+        (bins, trials * neurons)
+    )
+    off = whole = 0.0
+    for y, seen, tested in zip(noise.T, *(mask.reshape(bins, -1).T for mask in masks), strict=True):
+        if tested.any():
+            guess = K[np.ix_(tested, seen)] @ np.linalg.solve(
+                K[np.ix_(seen, seen)] + 1e-6 * np.eye(seen.sum()), y[seen]
+            )
+            off, whole = off + ((y[tested] - guess) ** 2).sum(), whole + (y[tested] ** 2).sum()
+    return 1 - off / whole
+
+
+def test_hiding_single_entries_leaks_and_blocks_do_not():
     small = {"time": 1, "trial": 1, "neuron": 1}
-    explained = {}
-    for name, blocks in {"single": (small, small), "blocks": (None, None)}.items():
-        masks = block_masks(SHAPE, *blocks, key=jax.random.key(0))
-        seen = np.where(masks.train, noise, 0.0)
-        total = seen[:-2] + seen[2:]
-        count = masks.train[:-2].astype(float) + masks.train[2:]
-        guess = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-        tested, truth = masks.test[1:-1], noise[1:-1]
-        explained[name] = 1 - ((truth - guess)[tested] ** 2).sum() / (truth[tested] ** 2).sum()
-    assert explained["single"] > 0.8 and explained["blocks"] == 0.0
+    single, blocks = (block_masks(SHAPE, *each, key=jax.random.key(0)) for each in ((small, small), (None, None)))
+    assert leaked(1.0, single) > 0.8 and abs(leaked(1.0, blocks)) < 0.1
+    wider = block_masks(SHAPE, {"time": 24}, key=jax.random.key(0))
+    assert (
+        leaked(2.0, blocks) > 0.4 and abs(leaked(2.0, wider)) < 0.1
+    )  # a margin of two bins is for what is less smooth
 
 
 def test_keys_decide():

@@ -204,11 +204,12 @@ def match_factors(found: Sequence[ArrayLike], truth: Sequence[ArrayLike]) -> Mat
     return Match(order.astype(np.int64), np.where(matched < 0, -1.0, 1.0), np.minimum(np.abs(matched), 1.0))
 
 
-def kruskal_rank(A: ArrayLike) -> int:
+def kruskal_rank(A: ArrayLike, tolerance: float = 1e-8) -> int:
     """The largest k for which any k columns of a matrix are linearly independent.
 
     Args:
         A: Matrix, shape (size, rank); all sets of columns are tried, so of some 20 columns at most.
+        tolerance: Smallest singular value of columns of norm 1 up to which they count as dependent.
 
     Returns:
         Between 0 and min(size, rank).
@@ -224,12 +225,14 @@ def kruskal_rank(A: ArrayLike) -> int:
     norms = np.linalg.norm(A, axis=0)
     unit = A / np.where(norms > 0, norms, 1.0)
     for k in range(1, min(A.shape) + 1):
-        if any(np.linalg.matrix_rank(unit[:, list(some)], tol=1e-8) < k for some in combinations(range(A.shape[1]), k)):
+        if any(
+            np.linalg.matrix_rank(unit[:, list(some)], tol=tolerance) < k for some in combinations(range(A.shape[1]), k)
+        ):
             return k - 1
     return min(A.shape)
 
 
-def is_unique(factors: Sequence[ArrayLike]) -> bool:
+def is_unique(factors: Sequence[ArrayLike], tolerance: float = 1e-8) -> bool:
     r"""Whether Kruskal's condition makes a decomposition the only one, $k_a + k_b + k_c \ge 2R + 2$.
 
     It suffices, up to the order, scale and signs of the components, and is not needed. k are the Kruskal ranks, R >= 2
@@ -237,6 +240,7 @@ def is_unique(factors: Sequence[ArrayLike]) -> bool:
 
     Args:
         factors: Three matrices, shape (size, rank) each.
+        tolerance: As for `kruskal_rank`; factors that were estimated need one as large as their errors.
 
     Returns:
         Whether the condition holds.
@@ -255,7 +259,7 @@ def is_unique(factors: Sequence[ArrayLike]) -> bool:
     if len(matrices) != 3:
         raise ValueError(f"factors has {len(matrices)} matrices; there must be three, one for each axis.")
     rank = matrices[0].shape[1]
-    return sum(kruskal_rank(factor) for factor in matrices) >= (3 if rank == 1 else 2 * rank + 2)
+    return sum(kruskal_rank(factor, tolerance) for factor in matrices) >= (3 if rank == 1 else 2 * rank + 2)
 
 
 def _best_of(

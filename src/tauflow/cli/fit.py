@@ -59,15 +59,21 @@ def fit(
     baseline: Annotated[tuple[Any, Any] | None, _window("Subtract each neuron's mean from A to B.")] = None,
     scale: Annotated[tuple[Any, Any] | None, _window(_SCALE)] = None,
     crop: Annotated[tuple[Any, Any] | None, _window("After all that, fit only what is from A to B.")] = None,
-    loss: Annotated[str | None, typer.Option(help="mse for rates, poisson for counts of spikes.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="mse for rates, poisson for counts of spikes.  [default: mse]")
+    ] = None,
     inputs: Annotated[
-        str | None, typer.Option(help="Input to the network before the event: none, free or ode.")
+        str | None, typer.Option(help="Input to the network before the event: none, free or ode.  [default: none]")
     ] = None,
     by_epoch: Annotated[bool, typer.Option("--by-epoch", help="Let learning jump where an epoch begins.")] = False,
-    time_constant: Annotated[Any, number("Time constant of a unit in seconds; one bin is one step of it.")] = None,
+    time_constant: Annotated[
+        Any, number("Time constant of a unit in seconds; one bin is one step of it.  [default: 0.1]")
+    ] = None,
     units: Annotated[Any, number("Number of units of the network.  [default: 200]", integer=True)] = None,
-    steps: Annotated[Any, number("Updates at most.", integer=True)] = None,
-    learning_rate: Annotated[Any, number("Rate of Adam.")] = None,
+    steps: Annotated[Any, number("Updates at most.  [default: 1500]", integer=True)] = None,
+    learning_rate: Annotated[
+        Any, number("Rate of Adam, but for the decoder (--set matrix_rate).  [default: 0.1]")
+    ] = None,
     seeds: Annotated[Any, number("Starts, on every mask and of the fit itself.  [default: 2]", integer=True)] = None,
     masks: Annotated[Any, number("Masks in cross-validation.  [default: 4]", integer=True)] = None,
     hide: Annotated[tuple[Any, Any] | None, typer.Option(help=_HIDE, parser=whole, metavar="BINS TRIALS")] = None,

@@ -93,7 +93,7 @@ def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
         if data["status"].values[i] != "done":
             continue
         here = (int(seed), int(mask))
-        end = best(data["probe_test"].values[i, :, mask], problem.options)
+        end = best(problem.relative(data["probe_test"].values[i, :, mask], int(mask)), problem.options)
         for kind in ("train", "test"):
             losses = data[f"probe_{kind}"].values[i, end]  # (mask,)
             found[f"{kind}_loss"][here] = losses[mask]
@@ -129,6 +129,8 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     """The smallest rank whose mean held-out loss is within one standard error of the best, for each number of units.
 
     Means are over masks, of the best start of each (`best_starts`), and the standard error is that of the best rank's.
+    It counts how hard masks are, which all ranks share, so that it rather chooses a rank too small than too large. A
+    mask on which all fits of some rank diverged is left out for all.
 
     Args:
         scores: As `cross_validate` gives them.
@@ -149,6 +151,8 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     """
     ranks = scores["rank"].values
     losses = best_starts(scores)["test_loss"].transpose("units", "rank", "mask").values
+    known = np.isfinite(losses).all(axis=1, keepdims=True)  # (units, 1, mask): means of all ranks over the same masks
+    losses = np.where(known | ~known.any(axis=2, keepdims=True), losses, np.nan)
     order = np.argsort(ranks)
     chosen, means, errors = [], np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
     for u, r in np.ndindex(*losses.shape[:2]):

@@ -73,7 +73,7 @@ class Fit(Run):
             like: Not for a fit.
 
         Raises:
-            ValueError: If `like` is given.
+            RunError: If `like` is given.
         """
         if like is not None:
             raise RunError("A Fit is a LowTensorRankRNN; leave like= out, or take its arrays from fit.data.")
@@ -134,7 +134,8 @@ class Fit(Run):
     def score(self, recording: xr.Dataset, mask: ArrayLike | None = None) -> float:
         """Share of a recording's variance that the network explains, around each neuron's mean over fitted entries.
 
-        All neurons count alike, each divided by its standard deviation, as they do in a fit of squared errors.
+        In a fit of squared errors all neurons count alike, each divided by its standard deviation; in one of counts
+        they count as they vary. The held-out entries also told when to stop, so the score is a little too good.
 
         Args:
             recording: The recording that was fitted.
@@ -220,17 +221,21 @@ def fit_low_tensor_rank(
         raise RunError(f"{folder} already holds fit.zarr; pass resume=True to take it, or another out=.")
     keys = [fit_key] if starts == 1 else list(jax.random.split(fit_key, starts))
     run = train(problem, rank, units, keys=keys, out=training, resume=resume, progress=progress, keep=True)
-    member = _best_start(run.data, problem.options)
+    member = _best_start(run.data, problem)
     fit = _fit_of(Run(run.data.isel(run=[member])), problem, units, keys[member])
     if folder is not None and not (folder / "fit.zarr").exists():
         fit.save(folder / "fit.zarr")
     return fit
 
 
-def _best_start(data: xr.Dataset, options: Options) -> int:
-    """Position of the member with the lowest loss on the fitted entries, each at its own best look."""
-    looks = [best(losses, options) for losses in data["probe_test"].values[:, :, 0]]
+def _best_start(data: xr.Dataset, problem: Problem) -> int:
+    """Position of the member with the lowest loss on the fitted entries, each at its own best look.
+
+    One that diverged counts only where all did.
+    """
+    looks = [best(problem.relative(each, 0), problem.options) for each in data["probe_test"].values[:, :, 0]]
     losses = np.array([data["probe_train"].values[i, look, 0] for i, look in enumerate(looks)])
+    losses[data["status"].values != "done"] += 1e30
     return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
 
 
@@ -251,7 +256,7 @@ def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
     recording, data = problem.recording, run.data
     network = problem.network(int(run.configuration["rank"]), units, key=key)
     losses = {kind: data[f"probe_{kind}"].values[:, :, 0].astype(np.float64) for kind in Masks._fields}
-    look = best(losses["test"][0], problem.options)
+    look = best(problem.relative(losses["test"][0], 0), problem.options)
     arrays = {name: np.asarray(run.weights(name, snapshot=look)) for name in problem.options.trained}
     arrays["smoothing"] = np.asarray(network.smoothing)
     fitted = LowTensorRankRNN(**{k: jnp.asarray(v) for k, v in arrays.items()}, **run.static())

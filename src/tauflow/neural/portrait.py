@@ -33,6 +33,9 @@ from tauflow.theory.low_tensor_rank import factor_eigenvalues
 SHOWN = 60  # trials at which the plane is computed, at most
 PATH_POINTS = 80  # of a trajectory, at most
 STARTS = 24  # of each kind, for Newton's method
+ALIKE = (
+    0.02  # components whose smooth strengths, columns or rows differ by less, as shares of their size, count as alike
+)
 GRID = 19  # arrows along the longer side of the plane
 _EDGES = {"tanh": 1.0, "identity": 1.0}  # 1 / slope at the origin, where the origin is a fixed point
 
@@ -110,7 +113,7 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     }
     latents = z[..., : c.shape[1]]  # (time, trial, R)
     data = xr.Dataset(parts | _latents(recording, kept, latents, names) | _scores(scores), labels)
-    data.attrs = _about(fit, recording, network) | {"unique": int(is_unique([a, c, b]))}
+    data.attrs = _about(fit, recording, network) | {"unique": int(is_unique([a, smooth, b], ALIKE))}
     plane, said = _plane(network, z, data)
     return data.assign(plane).merge(neurons_of(fit, recording, kept, names)).assign_attrs(data.attrs | said)
 
@@ -240,7 +243,8 @@ def _starts(paths: NDArray[np.float64]) -> NDArray[np.float64]:
     """States to look for fixed points from, (case, start, K): along trajectories, mirrored, the origin, and between."""
     cases, kinds, steps, axes = paths.shape
     some = evenly(steps, max(2, 24 // kinds + 1))
-    along = paths[:, :, some].reshape(cases, -1, axes)[:, :STARTS]
+    points = paths[:, :, some].reshape(cases, -1, axes)
+    along = points[:, evenly(points.shape[1], STARTS)]
     scatter = np.random.default_rng(0).uniform(-1, 1, (STARTS, axes)) * np.abs(paths).max(axis=(0, 1, 2))
     rest = np.broadcast_to(np.concatenate([scatter, np.zeros((1, axes))]), (cases, STARTS + 1, axes))
     return np.concatenate([along, -along, rest], axis=1)

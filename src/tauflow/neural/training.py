@@ -59,8 +59,9 @@ class Options:
         steps: Most updates; over the last 40 % of them both rates fall to a hundredth.
         every: Updates between two looks at the held-out loss.
         window: Updates over which the held-out loss must stand still for the fit to end.
-        tolerance: Standard deviation of the held-out loss over the window, relative to the variance of the data, below
-            which it stands still. The authors' 1e-3 ends a fit that still gains 0.3 % of the variance in a window.
+        tolerance: Standard deviation of the held-out loss over the window, as a share of what a constant rate loses
+            beyond a prediction of every entry (for squared errors, of the variance), below which it stands still.
+            The authors' 1e-3 ends a fit that still gains 0.3 % of the variance in a window.
     """
 
     loss: str = "mse"
@@ -123,7 +124,8 @@ class Problem:
     """A recording made ready: what the network's outputs should be, the masks, and what losses mean.
 
     For squared errors every neuron is centred and divided by its standard deviation over the entries that the first
-    mask leaves for fitting, so that all count alike and the loss is a share of the variance.
+    mask leaves for fitting, so that all count alike and the loss is a share of the variance. All masks share these two
+    numbers of a neuron, which entries that another mask holds out have then a small part in.
 
     Args:
         recording: The recording.
@@ -157,7 +159,12 @@ class Problem:
         self.activity = activity.astype(np.float32)
         self.names, conditions = np.unique(recording["condition"].values, return_inverse=True)
         self.conditions = conditions.astype(np.int32)
-        self.alpha = min(float(recording.attrs["bin_s"]) / options.time_constant_s, 1.0)
+        self.alpha = float(recording.attrs["bin_s"]) / options.time_constant_s
+        if self.alpha > 1:
+            raise ValueError(
+                f"a bin is {recording.attrs['bin_s']:g} s and time_constant_s {options.time_constant_s:g}; a step of "
+                "one bin must not be longer than the time constant, so take narrower bins or a longer time_constant_s."
+            )
         train, test = (np.stack([getattr(each, kind) for each in self.masks]) for kind in Masks._fields)
         self._objective = RecordingError(
             self.activity,
@@ -203,6 +210,11 @@ class Problem:
             return network
         bias = np.log(np.expm1(np.maximum(self.centre, 1e-3)))  # softplus of it is the mean count
         return eqx.tree_at(lambda net: net.bias, network, jax.numpy.asarray(bias, network.bias.dtype))
+
+    def relative(self, losses: NDArray[np.floating], mask: int) -> NDArray[np.float64]:
+        """Held-out losses on a mask in units of what a constant rate per neuron loses beyond the data themselves."""
+        null, least = self._ends["test"][:, mask]
+        return np.asarray(losses, np.float64) / (null - least)
 
     def explained(self, losses: NDArray[np.floating], kind: str) -> NDArray[np.float64]:
         """Share of the loss of a constant rate per neuron that is gone, of losses (..., mask) over "train" or "test".
@@ -287,7 +299,7 @@ def train(
         masks = range(len(problem.masks))
         own = [k for _ in keys for k in masks]
         losses = records["probe_test"].values  # (run, measurement, mask)
-        tested = [losses[i, :, k] for i, k in enumerate(own) if problem.masks[k].test.any()]
+        tested = [problem.relative(losses[i, :, k], k) for i, k in enumerate(own) if problem.masks[k].test.any()]
         return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
 
     return ensemble(

@@ -46,7 +46,8 @@ def rank_bound(
         trials: How many trials make up an update, >= 1.
         free_starts: How many directions the initial states add to the span of the columns of W and B (for "all" and
             "tensor": to V), >= 0; 0 if the network starts at rest, 1 for one initial state that lies anywhere.
-        optimizer: "sgd" or "momentum", the latter started from 0.
+        optimizer: "sgd" or "momentum", the latter started from 0. One step with momentum is a sum of gradients of all
+            updates before it, so that the bound of "all" is that of "one".
 
     Returns:
         The bound: for one update the smaller of the dimensions in which adjoint states and states move; for all of them
@@ -56,7 +57,7 @@ def rank_bound(
         ValueError: If a number is out of range, a word unknown, or the optimizer has no bound: Adam, RMSprop and others
             divide the gradient elementwise, which takes it out of every such subspace.
 
-    Assumes: phi = identity; first-order updates without noise; momentum of earlier weights counts toward "all".
+    Assumes: phi = identity; first-order updates without noise.
     Source: pellegrino2023, Theorem 2 and supplement D.3. Deviation from print: the bounds 2R + m + d and R + min(d, m)
         need initial states in the span; otherwise `free_starts` is added to m. Higher moments have no bound.
 
@@ -77,7 +78,7 @@ def rank_bound(
             f"optimizer is {optimizer!r}; it must be 'sgd' or 'momentum': optimizers that rescale the gradient "
             "elementwise, such as Adam, leave the subspace of learning: only the number of units bounds the rank."
         )
-    if updates == "one":
+    if updates == "one" and optimizer == "sgd":
         ends = min(d, many) if loss == "terminal" else d  # directions in which adjoint states start
         return R + min(ends, m + starts)
     whole = 2 * R + m + d + starts
