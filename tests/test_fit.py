@@ -61,6 +61,16 @@ def test_the_truth_is_recovered_up_to_its_noise(small, fitted):
     assert explained_by(mean, made, masks) < 0.9 * best, "learning is visible"
 
 
+def test_progress_says_what_is_explained(small):
+    made, _, _, masks = small
+    heard = []
+    fit = fit_low_tensor_rank(made, rank=2, masks=masks, key=jax.random.key(1), **SETTINGS | {"steps": 40},
+                              progress=heard.append)  # fmt: skip
+    share = fit.data["explained_test"].values[0]
+    last = f"held out {share[-2]:.3f}"  # of the last look before the end
+    assert heard[-1].note.endswith(last) and heard[-1].note.startswith("explained 0")
+
+
 def test_strengths_follow_those_of_the_truth(small, fitted):
     _, _, strengths, _ = small
     found = fitted[0].factors["trial_factors"].values

@@ -88,6 +88,8 @@ def sentence(news: Progress) -> str:
         parts.append(f"loss {news.loss:.3g}")
     if math.isfinite(news.updates_per_second):
         parts.append(f"{news.updates_per_second:.3g} {news.unit}/s")
+    if news.note:
+        parts.append(news.note)
     if news.running and math.isfinite(news.seconds_left):
         parts.append(f"{clock(news.seconds_left)} left")
     return "; ".join(parts)

@@ -23,6 +23,7 @@ class Progress:
         updates_per_second: Updates per second, summed over members, since compilation ended; NaN until then.
         seconds_left: Estimated time left, in seconds; NaN until the first update after compilation.
         unit: What is counted: "updates", or the saved "points" of a flow.
+        note: What else is to be told, such as how much a fit explains.
     """
 
     update: int
@@ -34,6 +35,7 @@ class Progress:
     updates_per_second: float
     seconds_left: float
     unit: str = "updates"
+    note: str = ""
 
 
 class Reporter:

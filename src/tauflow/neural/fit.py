@@ -294,6 +294,7 @@ def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
     }
     about = {name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")}
     configuration = {**{name: run.configuration[name] for name in ("rank", "units", "fit")}, "recording": about}
+    configuration["key"] = np.asarray(jax.random.key_data(key)).tolist()
     network_attr = json.loads(data.attrs["network"])
     attributes = run_attributes(
         "fit", configuration=configuration, network=network_attr, seed=0, device=data.attrs["device"]

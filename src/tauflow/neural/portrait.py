@@ -180,7 +180,7 @@ def cue_bin(recording: xr.Dataset) -> int:
 
 
 def _plane(network: LowTensorRankRNN, z: NDArray[Any], data: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The plane of most variance: flow, trajectories and fixed points in it, and how far it can be trusted."""
+    """The plane whose arrows tell most: flow, trajectories and fixed points in it, and how far it can be trusted."""
     a, b, c = (data[name].values for name in ("columns", "rows", "strength"))
     span = a if network.W_in is None else np.concatenate([a, np.asarray(network.W_in)], axis=1)  # (n, R + m)
     settings: dict[str, Any] = {"phi": network.phi, "alpha": network.alpha, "bin_s": data.attrs["bin_s"]}

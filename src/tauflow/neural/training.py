@@ -295,9 +295,12 @@ def train(
 
         return of
 
+    masks = range(len(problem.masks))
+    own = [k for _ in keys for k in masks]
+    note = [""]
+
     def until(records: xr.Dataset) -> bool:
-        masks = range(len(problem.masks))
-        own = [k for _ in keys for k in masks]
+        note[0] = _explained_in_words(problem, records, own)
         losses = records["probe_test"].values  # (run, measurement, mask)
         tested = [problem.relative(losses[i, :, k], k) for i, k in enumerate(own) if problem.masks[k].test.any()]
         return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
@@ -318,6 +321,16 @@ def train(
         until=until,
         out=out,
         resume=resume,
-        progress=progress,
+        progress=None if progress is None else lambda news: progress(dataclasses.replace(news, note=note[0])),
         configuration={"rank": rank, "units": units, "fit": dataclasses.asdict(options)},
     )
+
+
+def _explained_in_words(problem: Problem, records: xr.Dataset, own: Sequence[int]) -> str:
+    """Median over members of what they explain of fitted and held-out entries at the last look, in words."""
+    shares = {}
+    for kind in Masks._fields:
+        losses = records[f"probe_{kind}"].values[:, -1]  # (run, mask)
+        each = [problem.explained(loss, kind)[k] for loss, k in zip(losses, own, strict=True)]
+        shares[kind] = np.median([value for value in each if np.isfinite(value)] or [np.nan])
+    return f"explained {shares['train']:.3f}, held out {shares['test']:.3f}"
