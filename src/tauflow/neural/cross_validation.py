@@ -93,11 +93,11 @@ def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
         if data["status"].values[i] != "done":
             continue
         here = (int(seed), int(mask))
-        end = best(problem.relative(data["probe_test"].values[i, :, mask], int(mask)), problem.options)
+        end = best(problem.unexplained(data["probe_test"].values[i, :, mask], int(mask)), problem.options)
         for kind in ("train", "test"):
-            losses = data[f"probe_{kind}"].values[i, end]  # (mask,)
-            found[f"{kind}_loss"][here] = losses[mask]
-            found[f"explained_{kind}"][here] = problem.explained(losses, kind)[mask]
+            loss = data[f"probe_{kind}"].values[i, end, mask]
+            found[f"{kind}_loss"][here] = loss
+            found[f"explained_{kind}"][here] = problem.explained(loss, kind, int(mask))
         found["updates"][here] = data["measurement_update"].values[end]
     axes = {"seed": np.arange(seeds), "mask": np.arange(count)}
     return xr.Dataset({name: (("seed", "mask"), values) for name, values in found.items()}, axes)

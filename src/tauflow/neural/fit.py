@@ -233,7 +233,7 @@ def _best_start(data: xr.Dataset, problem: Problem) -> int:
 
     One that diverged counts only where all did.
     """
-    looks = [best(problem.relative(each, 0), problem.options) for each in data["probe_test"].values[:, :, 0]]
+    looks = [best(problem.unexplained(each, 0), problem.options) for each in data["probe_test"].values[:, :, 0]]
     losses = np.array([data["probe_train"].values[i, look, 0] for i, look in enumerate(looks)])
     losses[data["status"].values != "done"] += 1e30
     return int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
@@ -256,7 +256,7 @@ def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
     recording, data = problem.recording, run.data
     network = problem.network(int(run.configuration["rank"]), units, key=key)
     losses = {kind: data[f"probe_{kind}"].values[:, :, 0].astype(np.float64) for kind in Masks._fields}
-    look = best(problem.relative(losses["test"][0], 0), problem.options)
+    look = best(problem.unexplained(losses["test"][0], 0), problem.options)
     arrays = {name: np.asarray(run.weights(name, snapshot=look)) for name in problem.options.trained}
     arrays["smoothing"] = np.asarray(network.smoothing)
     fitted = LowTensorRankRNN(**{k: jnp.asarray(v) for k, v in arrays.items()}, **run.static())
@@ -277,8 +277,7 @@ def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
         variables[f"parameter_{name}"] = (("run", *dims), value[None])
     for kind in Masks._fields:
         variables[f"fit_{kind}"] = (("run", "fit_look"), losses[kind])
-        explained = problem.explained(losses[kind][..., None], kind)[..., 0]
-        variables[f"explained_{kind}"] = (("run", "fit_look"), explained)
+        variables[f"explained_{kind}"] = (("run", "fit_look"), problem.explained(losses[kind], kind, 0))
         variables[f"{kind}_mask"] = (("time", "trial", "neuron"), getattr(problem.masks[0], kind))
     coordinates = {
         "snapshot_update": ("snapshot", np.arange(trials)),

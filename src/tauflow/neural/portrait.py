@@ -33,9 +33,7 @@ from tauflow.theory.low_tensor_rank import factor_eigenvalues
 SHOWN = 60  # trials at which the plane is computed, at most
 PATH_POINTS = 80  # of a trajectory, at most
 STARTS = 24  # of each kind, for Newton's method
-ALIKE = (
-    0.02  # components whose smooth strengths, columns or rows differ by less, as shares of their size, count as alike
-)
+ALIKE = 0.02  # share of their size by which factors of components must differ not to count as alike
 GRID = 19  # arrows along the longer side of the plane
 _EDGES = {"tanh": 1.0, "identity": 1.0}  # 1 / slope at the origin, where the origin is a fixed point
 

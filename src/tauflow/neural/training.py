@@ -211,19 +211,18 @@ class Problem:
         bias = np.log(np.expm1(np.maximum(self.centre, 1e-3)))  # softplus of it is the mean count
         return eqx.tree_at(lambda net: net.bias, network, jax.numpy.asarray(bias, network.bias.dtype))
 
-    def relative(self, losses: NDArray[np.floating], mask: int) -> NDArray[np.float64]:
-        """Held-out losses on a mask in units of what a constant rate per neuron loses beyond the data themselves."""
-        null, least = self._ends["test"][:, mask]
-        return np.asarray(losses, np.float64) / (null - least)
-
-    def explained(self, losses: NDArray[np.floating], kind: str) -> NDArray[np.float64]:
-        """Share of the loss of a constant rate per neuron that is gone, of losses (..., mask) over "train" or "test".
+    def explained(self, losses: NDArray[np.floating], kind: str, mask: int) -> NDArray[np.float64]:
+        """Share of the loss of a constant rate per neuron that is gone, of losses over "train" or "test" of a mask.
 
         For squared errors it is the variance explained; for Poisson losses the deviance explained, whose 1 is a
         prediction of every count.
         """
-        null, least = self._ends[kind]
+        null, least = self._ends[kind][:, mask]
         return np.asarray((null - losses) / (null - least), np.float64)
+
+    def unexplained(self, losses: NDArray[np.floating], mask: int) -> NDArray[np.float64]:
+        """What is left of held-out losses on a mask, as a share: what `ended` and `best` judge."""
+        return 1 - self.explained(losses, "test", mask)
 
     def _null_and_least(self, kind: str) -> NDArray[np.float64]:
         """Mean losses of a constant rate per neuron and of the data themselves, shape (2, mask); NaN of no entries."""
@@ -302,7 +301,7 @@ def train(
     def until(records: xr.Dataset) -> bool:
         note[0] = _explained_in_words(problem, records, own)
         losses = records["probe_test"].values  # (run, measurement, mask)
-        tested = [problem.relative(losses[i, :, k], k) for i, k in enumerate(own) if problem.masks[k].test.any()]
+        tested = [problem.unexplained(losses[i, :, k], k) for i, k in enumerate(own) if problem.masks[k].test.any()]
         return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
 
     return ensemble(
@@ -331,6 +330,6 @@ def _explained_in_words(problem: Problem, records: xr.Dataset, own: Sequence[int
     shares = {}
     for kind in Masks._fields:
         losses = records[f"probe_{kind}"].values[:, -1]  # (run, mask)
-        each = [problem.explained(loss, kind)[k] for loss, k in zip(losses, own, strict=True)]
+        each = [float(problem.explained(loss[k], kind, k)) for loss, k in zip(losses, own, strict=True)]
         shares[kind] = np.median([value for value in each if np.isfinite(value)] or [np.nan])
     return f"explained {shares['train']:.3f}, held out {shares['test']:.3f}"
