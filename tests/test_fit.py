@@ -1,27 +1,22 @@
 """Fits of low-tensor-rank networks: what they recover of a made truth, and that they can be kept and gone on with."""
 
-import importlib.util
-from pathlib import Path
-
 import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
+import low_rank_truth
 from tauflow.networks import LowTensorRankRNN
 from tauflow.neural import block_masks, fit_low_tensor_rank, load_fit, recording
-from tauflow.neural.cross_validation import best_starts, choose_rank, cross_validate
-from tauflow.neural.training import INPUT_FIELDS, Options, Problem, best, ended
+from tauflow.neural.cross_validation import choose_rank, cross_validate
+from tauflow.neural.training import INPUT_FIELDS, Options, Problem, best, ended, leader
 from tauflow.run import RunError, load
 
-_spec = importlib.util.spec_from_file_location("low_rank_truth", Path(__file__).with_name("low_rank_truth.py"))
-low_rank_truth = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(low_rank_truth)
 truth = low_rank_truth.truth
 
 SMALL = {"trials": 48, "neurons": 30, "bins": 30, "rank": 2, "units": 40, "noise": 0.4}
 BLOCKS = ({"time": 6, "trial": 8}, {"time": 2, "trial": 4})
-SETTINGS = {"units": 40, "steps": 400}
+SETTINGS = {"units": 40, "steps": 400, "starts": 1}
 
 
 @pytest.fixture(scope="module")
@@ -169,33 +164,34 @@ def test_a_fit_ends_when_its_held_out_loss_stands_still_and_keeps_the_best():
 
 def test_cross_validation_finds_the_rank(small):
     made, _, _, masks = small
-    settings = {name: value for name, value in SETTINGS.items() if name != "units"}
-    scores = cross_validate(made, [1, 2], 40, 1, [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))],
-                            key=jax.random.key(2), **settings)  # fmt: skip
-    assert dict(scores["test_loss"].sizes) == {"units": 1, "rank": 2, "seed": 1, "mask": 2}
+    both = [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))]
+    scores = cross_validate(made, [1, 2], 40, 1, both, key=jax.random.key(2), steps=SETTINGS["steps"])
+    assert dict(scores["test_loss"].sizes) == {"units": 1, "rank": 2, "mask": 2}
     assert choose_rank(scores)["chosen"].values.tolist() == [2]
-    losses = scores["test_loss"].values[0, :, 0]
+    losses = scores["test_loss"].values[0]
     assert (losses[0] > 1.1 * losses[1]).all()
-    stuck = scores.isel(seed=[0, 0]).copy(deep=True)  # a second start that fits worse, with a lucky held-out loss
-    stuck["train_loss"][:, :, 1] *= 2
-    stuck["test_loss"][:, :, 1] *= np.array([0.1, 3])[None, :, None]
-    np.testing.assert_array_equal(best_starts(stuck)["test_loss"], scores["test_loss"][:, :, 0])
-    assert choose_rank(stuck)["chosen"].values.tolist() == [2]
     flat = scores.assign(test_loss=scores["test_loss"] * 0 + 1)
     assert choose_rank(flat)["chosen"].values.tolist() == [1]
 
 
-@pytest.mark.slow
-def test_of_several_starts_the_one_that_fits_best_is_kept(small, tmp_path):
+def test_on_every_mask_the_start_that_leads_goes_on(small, tmp_path):
     made, _, _, masks = small
-    settings = {"rank": 2, "units": 40, "masks": masks, "steps": 60, "key": jax.random.key(3)}
-    several = fit_low_tensor_rank(made, starts=3, out=tmp_path / "fit", **settings)
-    runs = load(tmp_path / "fit" / "training" / "run.zarr").data["probe_train"].values[:, -1, 0]
-    assert runs.shape == (3,) and several.data["fit_train"].values[0, -1] == runs.min() < runs.max()
-    network = Problem(made, [masks], several.options)
-    np.testing.assert_allclose(network.objective().errors(several.network()).train, runs.min(), rtol=1e-4)
+    both = [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))]
+    cross_validate(made, [2], 40, 3, both, key=jax.random.key(5), out=tmp_path, steps=60)
+    home = tmp_path / "units-40-rank-2"
+    tried, gone_on = (load(folder / "run.zarr").data for folder in (home / "starts", home))
+    assert tried["update"].size == 12 and gone_on["update"].size == 60
+    for k in range(2):
+        own = tried.isel(run=tried["mask"].values == k)["probe_train"].values[:, -1, k]
+        assert own.shape == (3,) and gone_on["probe_train"].values[k, 0, k] == own.min() < own.max()
+    stuck = tried.copy(deep=True)
+    ahead = int(np.flatnonzero(tried["mask"].values == 1)[0])
+    stuck["probe_train"][ahead, -1, 1] = 0.0
+    assert leader(stuck, 1) == ahead != leader(stuck, 0)
+    stuck["status"][ahead] = "diverged"
+    assert leader(stuck, 1) != ahead
     with pytest.raises(ValueError, match="starts is 0"):
-        fit_low_tensor_rank(made, starts=0, **settings)
+        fit_low_tensor_rank(made, rank=2, starts=0, key=jax.random.key(3))
 
 
 @pytest.mark.slow

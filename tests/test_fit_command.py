@@ -1,6 +1,5 @@
 """`tauflow fit`: from a file to tables and a folder, one sentence for every mistake, and nothing lost on the way."""
 
-import importlib.util
 import io
 import json
 import warnings
@@ -12,22 +11,20 @@ import xarray as xr
 from rich.console import Console
 from typer.testing import CliRunner
 
+import browsing
 import tauflow.plots
 from tauflow.cli import app
 from tauflow.cli.progress import ProgressLine
 from tauflow.cli.show import fit_sentences, fit_tables
 from tauflow.learning import Progress
-from tauflow.neural import best_starts, load_fit, load_recording, recording
+from tauflow.neural import load_fit, load_recording, recording
 from tauflow.neural.training import Options
 from tauflow.run import RunError, read_store
 from tauflow.study import RecordingConfiguration, RecordingStudy, StudyInterrupted, prepare, study_recording
 
 pytestmark = pytest.mark.x64off("only")
 
-_spec = importlib.util.spec_from_file_location("browsing", Path(__file__).with_name("test_report_browser.py"))
-_browsing = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_browsing)
-browser, Visit = _browsing.browser, _browsing.Visit
+browser, Visit = browsing.browser, browsing.Visit
 
 NWB = Path(__file__).parent / "data" / "learning.nwb"
 ALIGNED = ["--align", "go_cue_time", "--window", "-0.1", "0.5", "--bin", "0.02", "--condition", "target"]
@@ -100,7 +97,7 @@ def test_the_tables_say_what_the_stores_hold(finished, session):
     assert scores["rank"].values.tolist() == [2] and fit.configuration["rank"] == 2
     for number in (fit.score(data), fit.ceiling(data)):
         assert f"{number:.3g}" in text
-    for loss in best_starts(scores)["test_loss"].mean("mask").values.ravel():
+    for loss in scores["test_loss"].mean("mask").values.ravel():
         assert f"{loss:.4g}" in text
     (row,) = (line.split() for line in text.splitlines() if line.rstrip().endswith("chosen"))
     assert row[0] == "2" and row[-1] == "chosen"
@@ -112,10 +109,10 @@ def test_the_tables_say_what_the_stores_hold(finished, session):
 
 
 def test_the_tables_show_every_rank_and_the_one_chosen(finished, session):
-    losses = np.array([0.9, 0.5, 0.3, 0.29])[None, :, None, None] + [0.0, 0.04]  # (units, rank, seed, mask)
-    scores = {name: (("units", "rank", "seed", "mask"), values) for name, values in
+    losses = np.array([0.9, 0.5, 0.3, 0.29])[None, :, None] + [0.0, 0.04]  # (units, rank, mask)
+    scores = {name: (("units", "rank", "mask"), values) for name, values in
               (("test_loss", losses), ("train_loss", losses), ("explained_test", 1 - losses))}  # fmt: skip
-    tried = xr.Dataset(scores, {"units": [10], "rank": [1, 2, 3, 4], "seed": [0], "mask": [0, 1]})
+    tried = xr.Dataset(scores, {"units": [10], "rank": [1, 2, 3, 4], "mask": [0, 1]})
     fit, data = load_fit(finished / "fit.zarr"), read_store(finished / "recording.zarr")
     study = RecordingStudy(finished, data, fit, tried, xr.Dataset(), finished / "report.html")
     console = Console(width=100, record=True, file=io.StringIO())

@@ -1,8 +1,6 @@
 """The page and the figures of a fit: they show the portrait they were given, offline, to a mouse and to a keyboard."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,20 +9,13 @@ import xarray as xr
 from matplotlib.quiver import Quiver
 from PIL import Image
 
+import browsing
+import known_fit
 from tauflow import plots
 from tauflow.neural.portrait import portrait
 from tauflow.plots import fit_figures
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-known_fit, test_report_browser = load("known_fit"), load("test_report_browser")
-browser, Visit = test_report_browser.browser, test_report_browser.Visit
+browser, Visit = browsing.browser, browsing.Visit
 
 FIGURES = ("ranks", "factors", "latents", "field", "eigenvalues", "cue", "neurons")
 PLOTS = ("ranks", "explained", "factors", "latents", "stages", "now", "plane", "eigenvalues", "cue", "histogram",
@@ -32,9 +23,9 @@ PLOTS = ("ranks", "explained", "factors", "latents", "stages", "now", "plane", "
 
 
 def scores_of(ranks):
-    losses = 1 / np.arange(1, len(ranks) + 1)[:, None, None] + np.array([[0.0, 0.01]])
+    losses = 1 / np.arange(1, len(ranks) + 1)[:, None] + np.array([0.0, 0.01])
     names = ("test_loss", "train_loss", "explained_test", "explained_train")
-    dims = ("units", "rank", "seed", "mask")
+    dims = ("units", "rank", "mask")
     return xr.Dataset({name: (dims, losses[None]) for name in names}, {"units": [20], "rank": ranks})
 
 

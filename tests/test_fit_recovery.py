@@ -1,19 +1,13 @@
 """Recovery at full size: 100 trials × 100 neurons × 60 bins with noise, of a rank-3 truth whose learning is visible."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 
+import low_rank_truth
 from tauflow.analysis.tensor import match_factors
 from tauflow.neural import block_masks, fit_low_tensor_rank, variance_explained
 from tauflow.neural.cross_validation import choose_rank, cross_validate
-
-_spec = importlib.util.spec_from_file_location("low_rank_truth", Path(__file__).with_name("low_rank_truth.py"))
-low_rank_truth = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(low_rank_truth)
 
 pytestmark = pytest.mark.slow
 DATA_SETS, RANK = 10, 3

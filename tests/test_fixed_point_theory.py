@@ -1,20 +1,15 @@
 """FixedPointTheory on runs: it applies where it should, says why it does not elsewhere, and draws on the run's axis."""
 
-import importlib.util
 import json
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import designed_networks
 from tauflow.run import Run, merge, run_attributes
 from tauflow.theory import FixedPointTheory, fixed_point, overlay
-
-_spec = importlib.util.spec_from_file_location("designed_networks", Path(__file__).with_name("designed_networks.py"))
-designed_networks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(designed_networks)
 
 THEORY = FixedPointTheory()
 SINGULAR = "delta_W_singular_values"

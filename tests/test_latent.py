@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from jaxprs import equations
 from tauflow import latent
 from tauflow.latent import simulate_latent, sum_latent
 from tauflow.simulate import LowRank, simulate
@@ -207,18 +208,6 @@ def test_linear_network_is_powers_of_a_matrix():
     exact = np.stack([np.linalg.matrix_power(step, t + 1) @ np.asarray(z0) for t in range(5)])
     z, rates = simulate_latent(a, c, b, z0, steps=5, phi="identity", alpha=0.3)
     assert_close((z, rates), (jnp.asarray(exact, BEST), jnp.asarray(exact @ np.asarray(a).T, BEST)))
-
-
-def equations(jaxpr, depth=0):
-    """Every equation of a jaxpr with the number of loops around it."""
-    for equation in jaxpr.eqns:
-        yield equation, depth
-        inside = depth + (equation.primitive.name in ("scan", "while"))
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, tuple | list) else [parameter]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner, inside)
 
 
 def test_nothing_of_units_by_units_is_made_and_a_sum_keeps_few_rates(monkeypatch):

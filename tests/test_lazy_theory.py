@@ -1,20 +1,15 @@
 """LazyTheory on runs: its bands mean what they say, and it says why it does not apply elsewhere."""
 
-import importlib.util
 import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import moment_networks
 from tauflow.run import Run, merge, run_attributes
 from tauflow.theory import LazyTheory, overlay
-
-_spec = importlib.util.spec_from_file_location("moment_networks", Path(__file__).with_name("moment_networks.py"))
-moment_networks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(moment_networks)
 
 THEORY, SIGMA = LazyTheory(), 0.6
 TAUS = np.linspace(0, 2, 9)

@@ -4,20 +4,15 @@ The networks are the designed ones, on which the large-N scalar products are exa
 with the Taylor coefficients of the exact flow order by order.
 """
 
-import importlib.util
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.polynomial import Polynomial as Series
 
+import designed_networks
 from tauflow.theory import fixed_point as theory
 from tauflow.theory.resolvent_traces import pairings
-
-_spec = importlib.util.spec_from_file_location("designed_networks", Path(__file__).with_name("designed_networks.py"))
-designed_networks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(designed_networks)
 
 GAIN, TARGET = 0.6, 2.0
 NET = designed_networks.designed(GAIN)

@@ -1,23 +1,18 @@
 """OutlierTheory and OscillatorTheory on runs: right where they apply, and a sentence where they do not."""
 
-import importlib.util
 from dataclasses import fields
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import filter_flow
 from tauflow.run import Run, merge, run_attributes
 from tauflow.tasks import DampedOscillator, FixedPoint, LeakyIntegrator, SampledFilter
 from tauflow.theory import OscillatorTheory, OutlierTheory, overlay
 from tauflow.theory.effective_network import effective_loss
 from tauflow.theory.outlier import reduced_flow
-
-_spec = importlib.util.spec_from_file_location("filter_flow", Path(__file__).with_name("filter_flow.py"))
-filter_flow = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(filter_flow)
 
 TIMES = np.linspace(0.0, 2.5, 11)
 LEAK, RINGING = LeakyIntegrator(0.4), DampedOscillator(0.4, 1.0)

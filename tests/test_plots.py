@@ -1,6 +1,5 @@
 """Figures and page show the data they were given; nothing global changes, nothing is loaded, nothing unescaped."""
 
-import importlib.util
 import json
 import re
 from dataclasses import replace
@@ -16,13 +15,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle
 from PIL import Image
 
+import synthetic_study as synthetic
 from tauflow import plots
 from tauflow.plots import reading, report_data, report_tables, style
 from tauflow.run import Run
-
-_spec = importlib.util.spec_from_file_location("synthetic_study", Path(__file__).with_name("synthetic_study.py"))
-synthetic = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(synthetic)
 
 
 @pytest.fixture(scope="module")

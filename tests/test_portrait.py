@@ -1,23 +1,17 @@
 """What a fit shows, each quantity against a route of its own: dense weights, the network's own steps, plain loops."""
 
-import importlib.util
-from pathlib import Path
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
+import known_fit
 from tauflow.neural import Fit, noise_ceiling, variance_explained
 from tauflow.neural.portrait import portrait
 from tauflow.neural.stages import stages
 from tauflow.neural.state_space import StateSpace, fixed_points, plane_that_tells, telling, tracked
 from tauflow.theory.low_tensor_rank import rank_one_fixed_points
-
-_spec = importlib.util.spec_from_file_location("known_fit", Path(__file__).with_name("known_fit.py"))
-known_fit = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(known_fit)
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +269,8 @@ def test_scores_and_what_condition_means_explain(shown, fit, data):
 
 
 def test_a_cross_validation_comes_along(fit, data):
-    losses = np.array([[0.9, 0.8], [0.5, 0.52], [0.51, 0.5]])[::-1, None]  # (rank, seed, mask), ranks falling
-    dims = ("units", "rank", "seed", "mask")
+    losses = np.array([[0.9, 0.8], [0.5, 0.52], [0.51, 0.5]])[::-1]  # (rank, mask), ranks falling
+    dims = ("units", "rank", "mask")
     names = ("test_loss", "train_loss", "explained_test", "explained_train")
     scores = xr.Dataset({name: (dims, losses[None]) for name in names}, {"units": [20], "rank": [3, 2, 1]})
     found = portrait(fit, data, scores)

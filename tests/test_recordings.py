@@ -1,13 +1,11 @@
 """Recordings: read from NWB, NetCDF, Zarr and .npz against independent routes; nothing dropped in silence."""
 
 import datetime
-import importlib.util
 import itertools
 import json
 import pickle
 import sys
 import warnings
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,12 +16,9 @@ from hypothesis import strategies as st
 from pynwb import NWBHDF5IO, NWBFile
 from pynwb.epoch import TimeIntervals
 
+import make_learning_nwb as made
 from tauflow.neural import bin_spikes, check_recording, load_recording, recording, smooth
 from tauflow.run import write_atomic_store
-
-_spec = importlib.util.spec_from_file_location("make_learning_nwb", Path(__file__).with_name("make_learning_nwb.py"))
-made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made)
 
 LEARNING = {"align": "go_cue_time", "window": (-0.3, 1.0), "bin_s": 0.01, "condition": "target", "good": "good"}
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from jaxprs import equations
 from tauflow.simulate import LowRank, simulate, simulate_adjoint
 
 X64 = jax.config.jax_enable_x64
@@ -241,18 +242,6 @@ def test_gradient_for_alpha_raises_with_the_fused_adjoint():
     case = draw("dense")
     with pytest.raises(TypeError, match="use adjoint='autodiff'"):
         jax.grad(lambda alpha: loss(simulate(*case, phi="tanh", alpha=alpha)))(0.5)
-
-
-def equations(jaxpr, depth=0):
-    """Every equation of a jaxpr with the number of loops around it."""
-    for equation in jaxpr.eqns:
-        yield equation, depth
-        inside = depth + (equation.primitive.name in ("scan", "while"))
-        for parameter in equation.params.values():
-            for inner in parameter if isinstance(parameter, tuple | list) else [parameter]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner, inside)
 
 
 def gradient_equations(kind, run):

@@ -7,19 +7,15 @@ falls with the first power of tau that was dropped. Every such check is shown to
 wrong sign and for a rate that is 2 % off.
 """
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
+import designed_networks
 from tauflow.theory import fixed_point as theory
 
-_spec = importlib.util.spec_from_file_location("designed_networks", Path(__file__).with_name("designed_networks.py"))
-designed_networks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(designed_networks)
 Network, designed = designed_networks.Network, designed_networks.designed
 
 GAINS = (0.0, 0.3, 0.6, 0.8)

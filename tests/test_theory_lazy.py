@@ -1,13 +1,12 @@
 """Lazy learning of filters: against the gradient flow of finite networks, a fine grid of times, and exact cases."""
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.linalg import solve_continuous_lyapunov
 
+import moment_networks
 from tauflow.tasks import DampedOscillator, LeakyIntegrator, SampledFilter
 from tauflow.theory import _laguerre
 from tauflow.theory.lazy import MOST, filter_covariance, filter_flow, kernel_spread
@@ -18,10 +17,6 @@ from tauflow.theory.mean_field import (
     rkhs_norm,
     tangent_kernel,
 )
-
-_spec = importlib.util.spec_from_file_location("moment_networks", Path(__file__).with_name("moment_networks.py"))
-moment_networks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(moment_networks)
 
 SIGMA, TARGET = 0.6, LeakyIntegrator(0.8)
 TAUS = np.array([0.0, 0.5, 1.0, 1.5])

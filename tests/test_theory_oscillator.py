@@ -1,13 +1,11 @@
 """Effective networks and the planted pair: against quadrature, differences, whole networks, and the printed models."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm
 
+import filter_flow
 from tauflow.analysis import eigenvalue_pair
 from tauflow.tasks import DampedOscillator, ExponentialSum, LeakyIntegrator, SampledFilter
 from tauflow.theory._leading import DENSE, leading_pair, singular_values
@@ -19,10 +17,6 @@ from tauflow.theory.effective_network import (
     project,
 )
 from tauflow.theory.oscillator import planted_plane
-
-_spec = importlib.util.spec_from_file_location("filter_flow", Path(__file__).with_name("filter_flow.py"))
-filter_flow = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(filter_flow)
 
 TARGET = DampedOscillator(0.4, 1.0)
 TARGETS = [LeakyIntegrator(0.3), TARGET, ExponentialSum([1.0, -0.5 + 0.3j], [0.5, 0.8 + 0.6j])]

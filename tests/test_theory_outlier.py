@@ -1,12 +1,10 @@
 """The outlier's dynamics: against flows of whole networks, exact cases, other routes, and the printed forms."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
 
+import filter_flow
 from tauflow.tasks import LeakyIntegrator
 from tauflow.theory import outlier
 from tauflow.theory.effective_network import dress, effective_flow, project
@@ -18,10 +16,6 @@ from tauflow.theory.outlier import (
     reduced_flow,
     reduced_loss,
 )
-
-_spec = importlib.util.spec_from_file_location("filter_flow", Path(__file__).with_name("filter_flow.py"))
-filter_flow = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(filter_flow)
 
 SIGMAS = np.array([0.04, 0.02, 0.01])
 TIMES = np.linspace(0.0, 3.0, 13)

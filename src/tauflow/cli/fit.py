@@ -74,7 +74,7 @@ def fit(
     learning_rate: Annotated[
         Any, number("Rate of Adam, but for the decoder (--set matrix_rate).  [default: 0.1]")
     ] = None,
-    seeds: Annotated[Any, number("Starts, on every mask and of the fit itself.  [default: 2]", integer=True)] = None,
+    seeds: Annotated[Any, number("Starts to try, on every mask and for the fit.  [default: 4]", integer=True)] = None,
     masks: Annotated[Any, number("Masks in cross-validation.  [default: 4]", integer=True)] = None,
     hide: Annotated[tuple[Any, Any] | None, typer.Option(help=_HIDE, parser=whole, metavar="BINS TRIALS")] = None,
     seed: Annotated[Any, number("From which all randomness comes.  [default: 0]", integer=True)] = None,

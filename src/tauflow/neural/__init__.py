@@ -1,6 +1,6 @@
 """Recordings of neurons over learning: read from files, checked, made ready for a fit."""
 
-from tauflow.neural.cross_validation import best_starts, choose_rank, cross_validate
+from tauflow.neural.cross_validation import choose_rank, cross_validate
 from tauflow.neural.fit import Fit, fit_low_tensor_rank, load_fit
 from tauflow.neural.loading import load_recording
 from tauflow.neural.masks import Masks, block_masks
@@ -12,7 +12,6 @@ from tauflow.neural.scores import noise_ceiling, noise_variance, variance_explai
 __all__ = [
     "Fit",
     "Masks",
-    "best_starts",
     "bin_spikes",
     "block_masks",
     "check_recording",

@@ -19,7 +19,7 @@ def cross_validate(
     recording: xr.Dataset,
     ranks: Sequence[int],
     units: int | Sequence[int] = 200,
-    seeds: int = 2,
+    seeds: int = 4,
     masks: int | Sequence[Masks] = 4,
     *,
     key: jax.Array,
@@ -28,15 +28,16 @@ def cross_validate(
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Fit networks of several ranks, from several starts and on several masks, on all cores.
+    """Fit networks of several ranks on several masks, on all cores.
 
-    Every network is taken where its own held-out loss is lowest, as in `fit_low_tensor_rank`.
+    On every mask several starts are tried and the most promising goes on; every network is taken where its own held-out
+    loss is lowest, both as in `fit_low_tensor_rank`.
 
     Args:
         recording: The recording.
         ranks: Numbers of components to try.
         units: Number of units, or several to try.
-        seeds: Number of starts on each mask; one start may lead to a poor local minimum (see `best_starts`).
+        seeds: Number of starts that are tried on each mask; one may lead to a poor local minimum.
         masks: Masks, or how many to draw by `block_masks`. Standard errors of a few are themselves uncertain: with two
             masks chance may choose a rank too large.
         key: JAX random key.
@@ -46,8 +47,8 @@ def cross_validate(
         **options: Fields of `tauflow.neural.training.Options`.
 
     Returns:
-        `test_loss`, `train_loss`, `explained_test` and `explained_train (units, rank, seed, mask)` (see
-        `Fit.explained`) and `updates`, NaN where a fit diverged. Give it to `choose_rank`.
+        `test_loss`, `train_loss`, `explained_test` and `explained_train (units, rank, mask)` (see `Fit.explained`) and
+        `updates`, NaN where a fit diverged. Give it to `choose_rank`.
 
     Raises:
         ValueError: If an argument is out of range, a mask tests nothing, or the recording is none.
@@ -61,7 +62,7 @@ def cross_validate(
         ...                  time=0.01 * np.arange(12))
         >>> found = cross_validate(made, [2], 10, 2, 1, steps=40, key=jax.random.key(0))
         >>> dict(found.test_loss.sizes)
-        {'units': 1, 'rank': 1, 'seed': 2, 'mask': 1}
+        {'units': 1, 'rank': 1, 'mask': 1}
     """
     sizes = [units] if isinstance(units, int) else list(units)
     tried = list(ranks)
@@ -85,52 +86,28 @@ def cross_validate(
 
 
 def _scores(data: xr.Dataset, problem: Problem) -> xr.Dataset:
-    """Losses of every member at its best, (seed, mask)."""
-    seeds, count = int(data["seed"].values.max()) + 1, len(problem.masks)
+    """Losses of the network of every mask at its best, (mask)."""
+    count = len(problem.masks)
     names = ("train_loss", "test_loss", "explained_train", "explained_test", "updates")
-    found = {name: np.full((seeds, count), np.nan) for name in names}
-    for i, (seed, mask) in enumerate(zip(data["seed"].values, data["mask"].values, strict=True)):
-        if data["status"].values[i] != "done":
+    found = {name: np.full(count, np.nan) for name in names}
+    for k in range(count):
+        if data["status"].values[k] != "done":
             continue
-        here = (int(seed), int(mask))
-        end = best(problem.unexplained(data["probe_test"].values[i, :, mask], int(mask)), problem.options)
-        for kind in ("train", "test"):
-            loss = data[f"probe_{kind}"].values[i, end, mask]
-            found[f"{kind}_loss"][here] = loss
-            found[f"explained_{kind}"][here] = problem.explained(loss, kind, int(mask))
-        found["updates"][here] = data["measurement_update"].values[end]
-    axes = {"seed": np.arange(seeds), "mask": np.arange(count)}
-    return xr.Dataset({name: (("seed", "mask"), values) for name, values in found.items()}, axes)
-
-
-def best_starts(scores: xr.Dataset) -> xr.Dataset:
-    """Of the fits of a mask from several starts, the one with the lowest loss on what it was fitted to.
-
-    A start may lead to a poor local minimum, which the fitted entries tell without a look at those held out.
-
-    Args:
-        scores: As `cross_validate` gives them.
-
-    Returns:
-        The scores (units, rank, mask) of these fits; NaN where all starts diverged.
-
-    Example:
-        >>> axes = ("units", "rank", "seed", "mask")
-        >>> losses = {"train_loss": (axes, [[[[0.5], [0.4]]]]), "test_loss": (axes, [[[[0.6], [0.7]]]])}
-        >>> best_starts(xr.Dataset(losses)).test_loss.values
-        array([[[0.7]]])
-    """
-    scores = scores.transpose("units", "rank", "seed", "mask", ...)
-    at = scores["train_loss"].fillna(np.inf).argmin("seed")
-    return scores.isel(seed=at)
+        end = best(problem.unexplained(data["probe_test"].values[k, :, k], k), problem.options)
+        for kind in Masks._fields:
+            loss = data[f"probe_{kind}"].values[k, end, k]
+            found[f"{kind}_loss"][k] = loss
+            found[f"explained_{kind}"][k] = problem.explained(loss, kind, k)
+        found["updates"][k] = data["measurement_update"].values[end]
+    return xr.Dataset({name: ("mask", values) for name, values in found.items()}, {"mask": np.arange(count)})
 
 
 def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     """The smallest rank whose mean held-out loss is within one standard error of the best, for each number of units.
 
-    Means are over masks, of the best start of each (`best_starts`), and the standard error is that of the best rank's.
-    It counts how hard masks are, which all ranks share, so that it rather chooses a rank too small than too large. A
-    mask on which all fits of some rank diverged is left out for all.
+    Means are over masks and the standard error is that of the best rank's. It counts how hard masks are, which all
+    ranks share, so that it rather chooses a rank too small than too large. A mask on which the fit of some rank
+    diverged is left out for all.
 
     Args:
         scores: As `cross_validate` gives them.
@@ -142,15 +119,14 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
         ValueError: If no fit has a finite loss.
 
     Example:
-        >>> losses = np.array([1.0, 0.501, 0.5])[None, :, None, None] + 0.02 * np.array([0, 1, 0.3, 0.8])
-        >>> axes = ("units", "rank", "seed", "mask")
-        >>> scores = xr.Dataset({"train_loss": (axes, losses), "test_loss": (axes, losses)},
+        >>> losses = np.array([1.0, 0.501, 0.5])[None, :, None] + 0.02 * np.array([0, 1, 0.3, 0.8])
+        >>> scores = xr.Dataset({"test_loss": (("units", "rank", "mask"), losses)},
         ...                     {"units": [10], "rank": [1, 2, 3]})
         >>> int(choose_rank(scores).chosen[0])
         2
     """
     ranks = scores["rank"].values
-    losses = best_starts(scores)["test_loss"].transpose("units", "rank", "mask").values
+    losses = scores["test_loss"].transpose("units", "rank", "mask").values
     known = np.isfinite(losses).all(axis=1, keepdims=True)  # (units, 1, mask): means of all ranks over the same masks
     losses = np.where(known | ~known.any(axis=2, keepdims=True), losses, np.nan)
     order = np.argsort(ranks)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tauflow.analysis import is_unique
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.trial_factors import predict_factors
-from tauflow.neural.cross_validation import best_starts, choose_rank
+from tauflow.neural.cross_validation import choose_rank
 from tauflow.neural.fit import Fit
 from tauflow.neural.portrait_neurons import neurons_of
 from tauflow.neural.recording import check_recording
@@ -283,11 +283,11 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
         "held_out_loss": (("units", "rank"), picked["mean_test_loss"].values),
         "held_out_loss_error": (("units", "rank"), picked["standard_error"].values),
     }
-    each = scores["test_loss"].transpose("units", "rank", "seed", "mask").values.astype(np.float64)
-    out["held_out_loss_each"] = (("units", "rank", "repeat"), each.reshape(*each.shape[:2], -1))
-    best = best_starts(scores)
-    for name, kind in (("held_out_explained", "explained_test"), ("fitted_explained", "explained_train")):
-        out[name] = (("units", "rank", "mask"), best[kind].transpose("units", "rank", "mask").values.astype(np.float64))
+    dims = ("units", "rank", "mask")
+    each = {"held_out_loss_each": "test_loss", "held_out_explained": "explained_test",
+            "fitted_explained": "explained_train"}  # fmt: skip
+    for name, kind in each.items():
+        out[name] = (dims, scores[kind].transpose(*dims).values.astype(np.float64))
     return out
 
 

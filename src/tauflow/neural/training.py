@@ -32,6 +32,7 @@ INPUT_FIELDS = {"none": (), "free": ("W_in", "u"), "ode": ("W_in", "v0", "layers
 OUTPUTS = {"mse": "identity", "poisson": "softplus"}
 MATRICES = ("W_out", "layers", "D")
 COOLING = 0.4  # share of the updates over which rates fall
+TRYOUT = 0.2  # share of the updates that each of several starts gets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +109,17 @@ class Options:
         """The fields of the network that a fit moves."""
         return (*TRAINED, *INPUT_FIELDS[self.inputs])
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """Adam with a rate of its own for large matrices; rates stay for 60 % of the steps and fall to a hundredth."""
-        whole = math.ceil((1 - COOLING) * self.steps)
+    def optimizer(self, steps: int | None = None) -> optax.GradientTransformation:
+        """Adam with a rate of its own for large matrices; rates stay for 60 % of the steps and fall to a hundredth.
+
+        Args:
+            steps: Number of updates; `self.steps` by default.
+        """
+        steps = self.steps if steps is None else steps
+        whole = math.ceil((1 - COOLING) * steps)
 
         def adam(rate: float) -> optax.GradientTransformation:
-            stages = [optax.constant_schedule(rate), optax.linear_schedule(rate, rate / 100, self.steps - whole)]
+            stages = [optax.constant_schedule(rate), optax.linear_schedule(rate, rate / 100, steps - whole)]
             return optax.adam(optax.join_schedules(stages, [whole]), b2=0.99)
 
         kinds = {name: "matrix" if name in MATRICES else "rest" for name in self.trained}
@@ -275,15 +281,64 @@ def train(
     progress: Callable[[Progress], None] | None,
     keep: bool = False,
 ) -> Run:
-    """Train networks from every key on every mask until all of them have ended.
+    """Train one network on every mask until all of them have ended.
+
+    Several keys are several starts: from each a network learns for a fifth of the updates on every mask, with rates
+    that fall at their end, and the one that then fits its own entries best goes on. A start that leads to a poor local
+    minimum lags behind by then, and held-out entries have no say.
 
     Returns:
-        The Run, with `probe_train` and `probe_test (run, measurement, mask)`, the coordinate `mask` along `run`, and
-        with `keep` the weights at every measurement.
+        The Run, one member for each mask, with `probe_train` and `probe_test (run, measurement, mask)`, and with `keep`
+        the weights at every measurement.
     """
-    options, objective = problem.options, problem.objective()
+    options, masks = problem.options, range(len(problem.masks))
+    networks = [problem.network(rank, units, key=keys[0])] * len(masks)
+    probes, told = _probes(problem), {"rank": rank, "units": units, "fit": dataclasses.asdict(options)}
+    shared: dict[str, Any] = {"grid": {"mask": masks}, "train": options.trained, "resume": resume}
+    if len(keys) > 1:
+        steps = math.ceil(TRYOUT * options.steps)
+        tried = ensemble(
+            lambda *, key, mask: problem.network(rank, units, key=key),
+            problem.objective,
+            lambda mask: options.optimizer(steps),
+            keys=keys,
+            steps=steps,
+            record=Record(weights="ends", measurements=[steps], probes=probes),
+            out=None if out is None else out / "starts",
+            progress=_noting(progress, lambda: f"{len(keys)} starts"),
+            configuration=told,
+            **shared,
+        )
+        networks = [tried.network(leader(tried.data, mask), like=networks[0]) for mask in masks]
+    note = [""]
+
+    def until(records: xr.Dataset) -> bool:
+        note[0] = _explained_in_words(problem, records)
+        losses = records["probe_test"].values  # (run, measurement, mask)
+        tested = [problem.unexplained(losses[k, :, k], k) for k in masks if problem.masks[k].test.any()]
+        return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
+
+    looks = [*range(0, options.steps, options.every), options.steps]
+    return ensemble(
+        lambda *, key, mask: networks[mask],
+        problem.objective,
+        lambda mask: options.optimizer(),
+        keys=keys[:1],
+        steps=options.steps,
+        record=Record(weights="all" if keep else "ends", measurements=looks, probes=probes),
+        until=until,
+        out=out,
+        progress=_noting(progress, lambda: note[0]),
+        configuration=told,
+        **shared,
+    )
+
+
+def _probes(problem: Problem) -> dict[str, Callable[[Any], Any]]:
+    """Mean losses of a network over what each mask fits and tests, of one evaluation."""
+    objective = problem.objective()
     errors = eqx.filter_jit(lambda network: objective.errors(network))
-    latest: dict[int, Any] = {}  # both probes are made of one evaluation
+    latest: dict[int, Any] = {}
 
     def probe(kind: str) -> Callable[[Any], Any]:
         def of(network: Any) -> Any:
@@ -294,42 +349,26 @@ def train(
 
         return of
 
-    masks = range(len(problem.masks))
-    own = [k for _ in keys for k in masks]
-    note = [""]
-
-    def until(records: xr.Dataset) -> bool:
-        note[0] = _explained_in_words(problem, records, own)
-        losses = records["probe_test"].values  # (run, measurement, mask)
-        tested = [problem.unexplained(losses[i, :, k], k) for i, k in enumerate(own) if problem.masks[k].test.any()]
-        return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
-
-    return ensemble(
-        lambda *, key, mask: problem.network(rank, units, key=key),
-        lambda mask: problem.objective(mask),
-        lambda mask: options.optimizer(),
-        keys=list(keys),
-        grid={"mask": range(len(problem.masks))},
-        steps=options.steps,
-        train=options.trained,
-        record=Record(
-            weights="all" if keep else "ends",
-            measurements=[*range(0, options.steps, options.every), options.steps],
-            probes={"train": probe("train"), "test": probe("test")},
-        ),
-        until=until,
-        out=out,
-        resume=resume,
-        progress=None if progress is None else lambda news: progress(dataclasses.replace(news, note=note[0])),
-        configuration={"rank": rank, "units": units, "fit": dataclasses.asdict(options)},
-    )
+    return {kind: probe(kind) for kind in Masks._fields}
 
 
-def _explained_in_words(problem: Problem, records: xr.Dataset, own: Sequence[int]) -> str:
-    """Median over members of what they explain of fitted and held-out entries at the last look, in words."""
+def leader(tried: xr.Dataset, mask: int) -> int:
+    """Position of the start with the lowest loss on what a mask fits; one that diverged leads only where all did."""
+    losses = tried["probe_train"].values[:, -1, mask].astype(np.float64)
+    own = (tried["mask"].values == mask) & (tried["status"].values == "done") & np.isfinite(losses)
+    return int(np.where(own, losses, np.inf).argmin()) if own.any() else int((tried["mask"].values == mask).argmax())
+
+
+def _noting(progress: Callable[[Progress], None] | None, note: Callable[[], str]) -> Callable[[Progress], None] | None:
+    """A listener that is told a note with all else."""
+    return None if progress is None else lambda news: progress(dataclasses.replace(news, note=note()))
+
+
+def _explained_in_words(problem: Problem, records: xr.Dataset) -> str:
+    """Median over members, one for each mask, of what they explain of their entries at the last look, in words."""
     shares = {}
     for kind in Masks._fields:
         losses = records[f"probe_{kind}"].values[:, -1]  # (run, mask)
-        each = [float(problem.explained(loss[k], kind, k)) for loss, k in zip(losses, own, strict=True)]
+        each = [float(problem.explained(losses[k, k], kind, k)) for k in range(len(losses))]
         shares[kind] = np.median([value for value in each if np.isfinite(value)] or [np.nan])
     return f"explained {shares['train']:.3f}, held out {shares['test']:.3f}"

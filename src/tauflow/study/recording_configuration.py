@@ -55,7 +55,7 @@ class RecordingConfiguration(Configuration):
         rank: Number of components of the fit; None: chosen by cross-validation.
         ranks: Numbers of components that cross-validation tries.
         units: Number of units of the network.
-        seeds: Number of starts, on every mask of the cross-validation and of the fit itself.
+        seeds: Number of starts to try, on every mask of the cross-validation and for the fit itself.
         masks: Number of masks in cross-validation; standard errors of fewer than four are themselves uncertain.
         hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested. None:
             20 trials and 10 bins, or so many that what is tested lies two standard deviations of the smoothing away
@@ -77,7 +77,7 @@ class RecordingConfiguration(Configuration):
     rank: Whole | None = Field(None, description=WHOLE, examples=[5])
     ranks: tuple[Whole, ...] = Field((), description="whole numbers from 1", examples=[(1, 2, 3)])
     units: int = Field(200, ge=1, description=WHOLE, examples=[200])
-    seeds: int = Field(2, ge=1, description=WHOLE, examples=[2])
+    seeds: int = Field(4, ge=1, description=WHOLE, examples=[4])
     masks: int = Field(4, ge=1, description=WHOLE, examples=[4])
     hide: tuple[Whole, Whole] | None = Field(
         None, description="bins and trials, whole numbers >= 1", examples=[(10, 20)]

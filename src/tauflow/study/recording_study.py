@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from tauflow.neural.cross_validation import best_starts, choose_rank, cross_validate
+from tauflow.neural.cross_validation import choose_rank, cross_validate
 from tauflow.neural.fit import Fit, fit_low_tensor_rank
 from tauflow.run import RunError, read_store, replace_store, write_atomic_bytes, write_atomic_store
 from tauflow.run.files import as_path
@@ -65,12 +65,12 @@ class RecordingStudy:
         """Cross-validation in rows, one for each rank that was tried.
 
         Returns:
-            Dicts with `rank`, `test_loss` and `standard_error` (over masks, of the best start of each), and
+            Dicts with `rank`, `test_loss` and `standard_error` (over masks), and
             `explained_test`, the share of the held-out variance (for Poisson losses: deviance) that is explained.
         """
         if self.scores is None:
             return []
-        means, explained = choose_rank(self.scores), best_starts(self.scores)["explained_test"].mean("mask")
+        means, explained = choose_rank(self.scores), self.scores["explained_test"].mean("mask")
         return [
             {
                 "rank": int(rank),
@@ -88,7 +88,7 @@ def study_recording(
     rank: int | None = None,
     ranks: Sequence[int] | None = None,
     units: int = 200,
-    seeds: int = 2,
+    seeds: int = 4,
     masks: int = 4,
     hide: tuple[int, int] | None = None,
     out: str | Path | None = None,
@@ -110,7 +110,7 @@ def study_recording(
         ranks: Numbers of components to cross-validate; 1 to one more than the rank by default, 1 to 6 without a rank.
             With an empty list there is no cross-validation.
         units: Number of units of the network; more than neurons are allowed.
-        seeds: Number of starts, on every mask of the cross-validation and of the fit itself.
+        seeds: Number of starts to try, on every mask of the cross-validation and for the fit itself.
         masks: Number of masks in cross-validation; standard errors of fewer than four are themselves uncertain.
         hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested; by
             default (10, 20), with more bins where smoothing reaches further.

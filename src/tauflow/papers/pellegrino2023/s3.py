@@ -77,7 +77,7 @@ def scored(
         ceiling[k] = variance_explained(activity / scale, truth / scale, **at)
         means[k] = variance_explained(activity / scale, condition_means(truth, conditions) / scale, **at)
     chosen = [int(choose_rank(found.sel(procedure=each)).chosen[0]) for each in procedures]
-    data = found[["explained_test", "explained_train", "test_loss"]].isel(units=0, seed=0, drop=True)
+    data = found[["explained_test", "explained_train", "test_loss"]].isel(units=0, drop=True)
     shape = (len(procedures), settings.masks)
     data = data.transpose("procedure", "rank", "mask").assign(
         ceiling=(("procedure", "mask"), ceiling.reshape(shape)),

@@ -62,7 +62,7 @@ def reproduce(*, quick: bool = False, seed: int = 0, progress: Callable[..., Non
     made, rank = learned(perturbation, settings, seed), int(scores["chosen"])
     fit = fit_low_tensor_rank(
         made.recording, rank=rank, units=settings.units, masks=masks[procedures.index("blocks") * settings.masks],
-        key=jax.random.key(seed + 3), progress=progress, **settings.fit,
+        starts=1, key=jax.random.key(seed + 3), progress=progress, **settings.fit,
     )  # fmt: skip
     W = made.run.data["W"].values[0, :-1].astype(np.float64)  # (trial, n, n)
     data = scores.merge(_against(fit, made.noiseless, W, TASKS[perturbation].go)).assign_attrs(
