@@ -146,7 +146,7 @@ def score(size: tuple[int, ...]) -> None:
         seen.append((news.update, time.perf_counter() - start))
 
     fit = fit_low_tensor_rank(
-        recording, rank=size[3], units=size[1], tolerance=1e-3, key=jax.random.key(1), progress=clock
+        recording, rank=size[3], units=size[1], tolerance=1e-3, starts=1, key=jax.random.key(1), progress=clock
     )
     took = time.perf_counter() - start
     explained, looks = fit.data["explained_test"].values[0], fit.data["fit_look"].values

@@ -58,7 +58,7 @@ class Settings:
     conditions: int = 4
 
 
-FULL = Settings(120, 80, 50, 3, 80, 1000, 0.4, starts=4)
+FULL = Settings(120, 80, 50, 3, 80, 1000, 0.4, starts=8)
 QUICK = Settings(48, 30, 30, 2, 30, 300, 1.0)
 
 
