@@ -153,7 +153,7 @@ def fit_tables(study: RecordingStudy) -> list[Table]:
     rows, chosen = study.table(), study.chosen
     if not rows:
         return [own]
-    title = "Cross-validation: means over masks, of the best start of each"
+    title = "Cross-validation: means over masks"
     tried = Table(title=title, box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     for heading in ("rank", "held-out loss", "standard error", f"held-out {measure} explained", ""):
         tried.add_column(heading, justify="right")
