@@ -216,7 +216,7 @@ def test_inputs_before_the_cue_are_found_where_there_are_some(tmp_path):
     np.testing.assert_array_equal(load_fit(tmp_path / "driven" / "fit.zarr").predict(), driven.predict())
 
 
-@pytest.mark.parametrize("inputs", ["free", "ode"])
+@pytest.mark.parametrize("inputs", [pytest.param("free", marks=pytest.mark.slow), "ode"])
 def test_inputs_learn_with_the_rest(small, inputs):
     made, _, _, masks = small
     settings = {"rank": 2, "units": 40, "masks": masks, "key": jax.random.key(1), "inputs": inputs}
