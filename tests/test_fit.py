@@ -190,6 +190,8 @@ def test_on_every_mask_the_start_that_leads_goes_on(small, tmp_path):
     assert leader(stuck, 1) == ahead != leader(stuck, 0)
     stuck["status"][ahead] = "diverged"
     assert leader(stuck, 1) != ahead
+    lost = cross_validate(made, [2], 40, 2, both[:1], key=jax.random.key(5), steps=60, learning_rate=1e30)
+    assert np.isnan(lost["test_loss"].values).all(), "what diverged from every start is told, and stops nothing"
     with pytest.raises(ValueError, match="starts is 0"):
         fit_low_tensor_rank(made, rank=2, starts=0, key=jax.random.key(3))
 

@@ -1,4 +1,4 @@
-"""How many components a recording asks for: held-out losses over ranks, seeds and masks."""
+"""How many components a recording asks for: held-out losses over ranks and masks."""
 
 from __future__ import annotations
 

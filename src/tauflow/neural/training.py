@@ -285,20 +285,24 @@ def train(
 
     Several keys are several starts: from each a network learns for a fifth of the updates on every mask, with rates
     that fall at their end, and the one that then fits its own entries best goes on. A start that leads to a poor local
-    minimum lags behind by then, and held-out entries have no say.
+    minimum mostly lags behind by then, and held-out entries have no say.
 
     Returns:
         The Run, one member for each mask, with `probe_train` and `probe_test (run, measurement, mask)`, and with `keep`
         the weights at every measurement.
     """
     options, masks = problem.options, range(len(problem.masks))
-    networks = [problem.network(rank, units, key=keys[0])] * len(masks)
     probes, told = _probes(problem), {"rank": rank, "units": units, "fit": dataclasses.asdict(options)}
     shared: dict[str, Any] = {"grid": {"mask": masks}, "train": options.trained, "resume": resume}
+
+    def begin(*, key: jax.Array, mask: int) -> Any:
+        return problem.network(rank, units, key=key)
+
+    go_on = begin
     if len(keys) > 1:
         steps = math.ceil(TRYOUT * options.steps)
         tried = ensemble(
-            lambda *, key, mask: problem.network(rank, units, key=key),
+            begin,
             problem.objective,
             lambda mask: options.optimizer(steps),
             keys=keys,
@@ -309,7 +313,13 @@ def train(
             configuration=told,
             **shared,
         )
-        networks = [tried.network(leader(tried.data, mask), like=networks[0]) for mask in masks]
+        like, leaders = begin(key=keys[0], mask=0), [leader(tried.data, mask) for mask in masks]
+        done = tried.data["status"].values == "done"  # one that diverged begins anew, to diverge where it is reported
+        networks = [tried.network(i, snapshot=-1 if done[i] else 0, like=like) for i in leaders]
+
+        def go_on(*, key: jax.Array, mask: int) -> Any:
+            return networks[mask]
+
     note = [""]
 
     def until(records: xr.Dataset) -> bool:
@@ -320,7 +330,7 @@ def train(
 
     looks = [*range(0, options.steps, options.every), options.steps]
     return ensemble(
-        lambda *, key, mask: networks[mask],
+        go_on,
         problem.objective,
         lambda mask: options.optimizer(),
         keys=keys[:1],
