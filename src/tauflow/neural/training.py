@@ -364,9 +364,10 @@ def _probes(problem: Problem) -> dict[str, Callable[[Any], Any]]:
 
 def leader(tried: xr.Dataset, mask: int) -> int:
     """Position of the start with the lowest loss on what a mask fits; one that diverged leads only where all did."""
-    losses = tried["probe_train"].values[:, -1, mask].astype(np.float64)
-    own = (tried["mask"].values == mask) & (tried["status"].values == "done") & np.isfinite(losses)
-    return int(np.where(own, losses, np.inf).argmin()) if own.any() else int((tried["mask"].values == mask).argmax())
+    own = np.flatnonzero(tried["mask"].values == mask)
+    losses = tried["probe_train"].values[own, -1, mask].astype(np.float64)
+    sound = (tried["status"].values[own] == "done") & np.isfinite(losses)
+    return int(own[np.where(sound, losses, np.inf).argmin()])
 
 
 def _noting(progress: Callable[[Progress], None] | None, note: Callable[[], str]) -> Callable[[Progress], None] | None:

@@ -65,8 +65,8 @@ class RecordingStudy:
         """Cross-validation in rows, one for each rank that was tried.
 
         Returns:
-            Dicts with `rank`, `test_loss` and `standard_error` (over masks), and
-            `explained_test`, the share of the held-out variance (for Poisson losses: deviance) that is explained.
+            Dicts with `rank`, `test_loss` and `standard_error` (over masks), and `explained_test`, the share of the
+            held-out variance (for Poisson losses: deviance) that is explained.
         """
         if self.scores is None:
             return []
