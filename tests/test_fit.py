@@ -4,12 +4,14 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 import low_rank_truth
+from tauflow.learning import ensemble
 from tauflow.networks import LowTensorRankRNN
-from tauflow.neural import block_masks, fit_low_tensor_rank, load_fit, recording
+from tauflow.neural import Masks, block_masks, fit_low_tensor_rank, load_fit, recording, training
 from tauflow.neural.cross_validation import choose_rank, cross_validate
-from tauflow.neural.training import INPUT_FIELDS, Options, Problem, best, ended, leader
+from tauflow.neural.training import INPUT_FIELDS, Options, Problem, Watch, best, ended, leader
 from tauflow.run import RunError, load
 
 truth = low_rank_truth.truth
@@ -174,26 +176,98 @@ def test_cross_validation_finds_the_rank(small):
     assert choose_rank(flat)["chosen"].values.tolist() == [1]
 
 
-def test_on_every_mask_the_start_that_leads_goes_on(small, tmp_path):
+def test_on_every_mask_the_start_that_leads_goes_on(small, tmp_path, monkeypatch):
     made, _, _, masks = small
+    keys = []
+    spied = lambda *args, **options: keys.extend(options["keys"]) or ensemble(*args, **options)  # noqa: E731
+    monkeypatch.setattr(training, "ensemble", spied)
     both = [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))]
-    cross_validate(made, [2], 40, 3, both, key=jax.random.key(5), out=tmp_path, steps=60)
+    heard = []
+    settings = {"key": jax.random.key(5), "steps": 60}
+    cross_validate(made, [2], 40, 3, both, out=tmp_path, progress=heard.append, **settings)
     home = tmp_path / "units-40-rank-2"
-    tried, gone_on = (load(folder / "run.zarr").data for folder in (home / "starts", home))
-    assert tried["update"].size == 12 and gone_on["update"].size == 60
-    for k in range(2):
-        own = tried.isel(run=tried["mask"].values == k)["probe_train"].values[:, -1, k]
-        assert own.shape == (3,) and gone_on["probe_train"].values[k, 0, k] == own.min() < own.max()
-    stuck = tried.copy(deep=True)
-    ahead = int(np.flatnonzero(tried["mask"].values == 1)[0])
-    stuck["probe_train"][ahead, -1, 1] = 0.0
-    assert leader(stuck, 1) == ahead != leader(stuck, 0)
-    stuck["status"][ahead] = "diverged"
-    assert leader(stuck, 1) != ahead
-    lost = cross_validate(made, [2], 40, 2, both[:1], key=jax.random.key(5), steps=60, learning_rate=1e30)
-    assert np.isnan(lost["test_loss"].values).all(), "what diverged from every start is told, and stops nothing"
+    tried, gone_on = [load(folder / "run.zarr") for folder in (home / "starts", home)]
+    assert tried.data["update"].size == 12 and heard[0].note == "3 starts" and heard[-1].note.startswith("explained 0")
+    own = [tried.data["probe_train"].values[:, -1, k][tried.data["mask"].values == k] for k in range(2)]
+    for k, losses in enumerate(own):
+        assert losses.shape == (3,) and gone_on.data["probe_train"].values[k, 0, k] == losses.min() < losses.max()
+    assert gone_on.configuration["starts"] == 3
+    assert gone_on.configuration["leaders"] == [int(losses.argmin()) for losses in own]
+    assert len({np.asarray(jax.random.key_data(key)).tobytes() for key in keys}) == 4, (
+        "trials left out by chance are drawn anew"
+    )
+
+
+def lost(losses, status=("done",) * 6):
+    """Three starts on each of two masks, with losses (start, mask) at the end, as `train` tries them."""
+    tested = np.full((6, 1, 2), 9.0)  # (run, measurement, mask); a start's loss on the other mask does not count
+    tested[[0, 2, 4], 0, 0], tested[[1, 3, 5], 0, 1] = np.transpose(losses)
+    return xr.Dataset(
+        {"probe_train": (("run", "measurement", "mask_of"), tested), "status": ("run", list(status))},
+        {"mask": ("run", [0, 1] * 3)},
+    )
+
+
+def test_the_start_that_fits_its_own_entries_best_leads():
+    losses = [[0.5, 0.2], [0.3, 0.4], [0.4, 0.3]]
+    assert [leader(lost(losses), mask) for mask in (0, 1)] == [2, 1]
+    diverged = ["done", "diverged", "diverged", "done", "done", "done"]
+    assert [leader(lost(losses, diverged), mask) for mask in (0, 1)] == [4, 5]
+    losses[2] = [np.nan, np.inf]
+    assert [leader(lost(losses, diverged), mask) for mask in (0, 1)] == [0, 3]
+    assert leader(lost(losses, ["diverged"] * 6), 1) in (1, 3, 5)
+
+
+def test_starts_that_all_diverge_are_told_and_stop_nothing(small):
+    made, _, _, masks = small
+    gone = cross_validate(made, [2], 40, 2, [masks], key=jax.random.key(5), steps=60, learning_rate=1e30)
+    assert np.isnan(gone["test_loss"].values).all()
     with pytest.raises(ValueError, match="starts is 0"):
         fit_low_tensor_rank(made, rank=2, starts=0, key=jax.random.key(3))
+
+
+def test_four_starts_are_tried_unless_said_otherwise_also_where_nothing_is_tested(small, tmp_path):
+    made, _, _, masks = small
+    whole = Masks(masks.train, np.zeros_like(masks.test))
+    settings = {"rank": 2, "units": 40, "masks": whole, "key": jax.random.key(3), "steps": 20}
+    fit = fit_low_tensor_rank(made, out=tmp_path / "four", **settings)
+    tried = load(tmp_path / "four" / "training" / "starts" / "run.zarr").data
+    assert fit.configuration["starts"] == tried.sizes["run"] == 4 and tried["update"].size == 4
+    assert fit.configuration["leaders"] == [int(tried["probe_train"].values[:, -1, 0].argmin())]
+    assert np.isnan(fit.explained["test"]) and int(fit.data["chosen_look"][0]) == fit.data.sizes["fit_look"] - 1
+    alone = fit_low_tensor_rank(made, starts=1, out=tmp_path / "one", **settings)
+    assert "leaders" not in alone.configuration and alone.configuration["starts"] == 1
+    for folder, starts, words in (("one", 4, "holds a run without a folder 'starts'"),
+                                  ("four", 1, "holds a run with a folder 'starts'")):  # fmt: skip
+        home = tmp_path / folder
+        before = sorted(home.rglob("*"))
+        with pytest.raises(RunError, match=words):
+            fit_low_tensor_rank(made, starts=starts, out=home, resume=True, **settings)
+        (home / "fit.zarr").rename(tmp_path / "away")
+        with pytest.raises(RunError, match=r"training already holds run\.zarr of a run; pass resume=True"):
+            fit_low_tensor_rank(made, starts=starts, out=home, **settings)
+        (tmp_path / "away").rename(home / "fit.zarr")
+        assert sorted(home.rglob("*")) == before, "nothing is left by what was refused"
+
+
+def test_learning_goes_on_until_the_fits_of_all_masks_have_ended(small):
+    made, _, _, masks = small
+    both = [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))]
+    watch = Watch(Problem(made, both, Options(every=10, window=100)))
+    still, falling = np.full(20, 0.3), np.linspace(0.9, 0.1, 20)
+
+    def records(first, second):
+        tested = np.empty((2, 20, 2))  # (run, measurement, mask): a member's loss on the other mask does not count
+        tested[0], tested[1] = np.stack([first, second], 1), np.stack([first, second], 1)
+        tested[0, :, 1], tested[1, :, 0] = falling[::-1], still
+        values = (("run", "measurement", "mask_of"), tested)
+        return xr.Dataset({"probe_test": values, "probe_train": values})
+
+    assert watch(records(still, still)) and not watch(records(still, falling)) and not watch(records(falling, still))
+    assert watch(records(still, np.full(20, np.nan))), "one that diverged keeps no other waiting"
+    watch(records(falling, still))
+    share = np.median([watch.problem.explained(losses[-1], "test", k) for k, losses in enumerate((falling, still))])
+    assert watch.in_words().endswith(f"held out {share:.3f}")
 
 
 @pytest.mark.slow

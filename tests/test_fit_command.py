@@ -19,7 +19,7 @@ from tauflow.cli.show import fit_sentences, fit_tables
 from tauflow.learning import Progress
 from tauflow.neural import load_fit, load_recording, recording
 from tauflow.neural.training import Options
-from tauflow.run import RunError, read_store
+from tauflow.run import RunError, read_npz, read_store
 from tauflow.study import RecordingConfiguration, RecordingStudy, StudyInterrupted, prepare, study_recording
 
 pytestmark = pytest.mark.x64off("only")
@@ -28,7 +28,7 @@ browser, Visit = browsing.browser, browsing.Visit
 
 NWB = Path(__file__).parent / "data" / "learning.nwb"
 ALIGNED = ["--align", "go_cue_time", "--window", "-0.1", "0.5", "--bin", "0.02", "--condition", "target"]
-SMALL = ["--units", "10", "--steps", "60", "--hide", "4", "6", "--bin", "0.02", "--masks", "1"]
+SMALL = ["--units", "10", "--steps", "330", "--hide", "4", "6", "--bin", "0.02", "--masks", "1"]
 
 
 def call(*arguments):
@@ -105,7 +105,7 @@ def test_the_tables_say_what_the_stores_hold(finished, session):
     stages = ["reading session.npz", "cross-validating rank 2 of 2", "fitting 2 components", "measuring what changed",
               "writing the page"]  # fmt: skip
     assert [told.find(stage) for stage in stages] == sorted(told.find(stage) for stage in stages)
-    assert all(stage in told for stage in stages) and "60/60 updates" in told
+    assert all(stage in told for stage in stages) and "/330 updates" in told
 
 
 def test_the_tables_show_every_rank_and_the_one_chosen(finished, session):
@@ -142,9 +142,9 @@ def test_what_is_kept_can_be_read_again(finished, session):
 
 
 class Interrupting(ProgressLine):
-    """A progress line during which Ctrl-C is pressed, at the second report after a stage."""
+    """A progress line during which Ctrl-C is pressed, at some report after a stage."""
 
-    stage, left = "", 2
+    stage, left, here = "", 0, False
 
     def __call__(self, news):
         if isinstance(news, str):
@@ -156,15 +156,27 @@ class Interrupting(ProgressLine):
         super().__call__(news)
 
 
-@pytest.mark.parametrize("stage", [pytest.param("cross-validating rank 2", marks=pytest.mark.slow), "fitting"])
-def test_ctrl_c_keeps_what_is_done_and_the_end_is_the_same(stage, finished, session, tmp_path, monkeypatch):
+INTERRUPTED = [  # stage, report, folder and update of the last commit; starts report at 64 and 66, fits every 20
+    ("fitting", 2, "training/starts", 64),
+    ("fitting", 4, "training", 20),
+    pytest.param("cross-validating rank 2", 2, "cross-validation/units-10-rank-2/starts", 64, marks=pytest.mark.slow),
+    pytest.param("cross-validating rank 2", 4, "cross-validation/units-10-rank-2", 20, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("stage, report, home, update", INTERRUPTED, ids=["starts", "fit", "tried", "validated"])
+def test_ctrl_c_keeps_what_is_done_and_the_end_is_the_same(
+    stage, report, home, update, finished, session, tmp_path, monkeypatch
+):
     folder = tmp_path / "mine"
     with monkeypatch.context() as patch:
-        interrupting = type("Interrupting", (Interrupting,), {"stage": stage, "left": 2, "here": False})
+        interrupting = type("Interrupting", (Interrupting,), {"stage": stage, "left": report})
         patch.setattr("tauflow.cli.progress.ProgressLine", interrupting)
         stopped = call(session, *SMALL, "--ranks", "2", "--seed", "3", "--out", folder)
     assert stopped.exit_code == 130, stopped.output
     assert f"what was committed is in {folder}, go on with: tauflow fit --resume {folder}" in stopped.stderr
+    state = json.loads(str(read_npz(folder / home / "state.npz")["header"]))
+    assert state["next_update"] == update, "in the middle of what is gone on with"
     assert (folder / "recording.zarr").exists() and (folder / "fit.json").exists()
     assert (folder / "scores.zarr").exists() == (stage == "fitting")
     assert not (folder / "fit.zarr").exists() and not (folder / "report.html").exists()
@@ -189,7 +201,7 @@ def test_an_interrupted_study_says_in_python_how_to_go_on(session, no_page, tmp_
 
 def test_other_settings_do_not_go_on_in_a_folder(finished, session):
     before = files(finished)
-    own = {"ranks": [2], "units": 10, "hide": (4, 6), "seed": 3, "masks": 1, "steps": 60, "loading": {"bin_s": 0.02}}
+    own = {"ranks": [2], "units": 10, "hide": (4, 6), "seed": 3, "masks": 1, "steps": 330, "loading": {"bin_s": 0.02}}
     for change, words in (
         ({"seed": 4}, "holds a fit with seed=3, and seed=4 came"),
         ({"penalty": 0.5}, "holds a fit with penalty=0.0001, and penalty=0.5 came"),

@@ -71,6 +71,11 @@ def check_same_run(path: Path, header: Mapping[str, Any], start: str, program: s
         )
 
 
+def held_in(folder: Path) -> list[str]:
+    """Names of what a folder holds of a run, finished or not."""
+    return [name for name in ("run.zarr", "state.npz", "parts", "group-0") if (folder / name).exists()]
+
+
 def already_saved(folder: Path | None, resume: bool, start: str, program: str) -> Run | None:
     """The finished run in `folder` when going on with it.
 
@@ -79,7 +84,7 @@ def already_saved(folder: Path | None, resume: bool, start: str, program: str) -
     """
     if folder is None:
         return None
-    held_there = [name for name in ("run.zarr", "state.npz", "parts", "group-0") if (folder / name).exists()]
+    held_there = held_in(folder)
     if held_there and not resume:
         raise RunError(
             f"{folder} already holds {held_there[0]} of a run; pass resume=True to go on with it, or another out=."

@@ -37,7 +37,8 @@ def cross_validate(
         recording: The recording.
         ranks: Numbers of components to try.
         units: Number of units, or several to try.
-        seeds: Number of starts that are tried on each mask; one may lead to a poor local minimum.
+        seeds: Number of starts that are tried on each mask, with a fifth of the updates each; one may lead to a poor
+            local minimum.
         masks: Masks, or how many to draw by `block_masks`. Standard errors of a few are themselves uncertain: with two
             masks chance may choose a rank too large.
         key: JAX random key.
@@ -75,12 +76,12 @@ def cross_validate(
         masks = [block_masks(shape, key=each) for each in jax.random.split(mask_key, masks)]
     if not masks or not all(each.test.any() for each in masks):
         raise ValueError("a mask tests nothing; every mask of a cross-validation needs entries in `test`.")
-    problem, keys = Problem(recording, masks, Options(**options)), list(jax.random.split(fit_key, seeds))
+    problem = Problem(recording, masks, Options(**options))
     blocks = []
     for size in sizes:
         for rank in tried:
             home = None if out is None else Path(out) / f"units-{size}-rank-{rank}"
-            run = train(problem, rank, size, keys=keys, out=home, resume=resume, progress=progress)
+            run = train(problem, rank, size, starts=seeds, key=fit_key, out=home, resume=resume, progress=progress)
             blocks.append(_scores(run.data, problem).expand_dims(units=[size], rank=[rank]))
     return xr.combine_by_coords(blocks)  # type: ignore[return-value]
 

@@ -184,11 +184,12 @@ def fit_low_tensor_rank(
         rank: Number of components R.
         units: Number of units n of the network; more than neurons are allowed.
         masks: What to fit and what to hold out; `block_masks` by default. With nothing to test it takes all steps.
-        starts: How many starts to try, side by side on all cores, with a fifth of the updates each; the one with the
-            lowest loss on the fitted entries goes on. One start may lead to a poor local minimum, most of all with
-            `loss="poisson"`.
+        starts: How many starts to try, side by side on all cores, with a fifth of the updates each (four make 80 % more
+            of them); the one with the lowest loss on the fitted entries goes on, `fit.configuration["leaders"]`. One
+            start may lead to a poor local minimum, most of all with `loss="poisson"`.
         key: JAX random key, of the masks, the starts and the trials left out.
-        out: Folder for checkpoints and at last `fit.zarr`; None keeps everything in memory.
+        out: Folder for `fit.zarr` and, in `training`, for the course of the fit and of the `starts` that were tried;
+            None keeps everything in memory.
         resume: Go on with the fit in `out`, if there is one.
         progress: Called with a `tauflow.learning.Progress` now and then.
         **options: Fields of `tauflow.neural.training.Options`.
@@ -219,9 +220,10 @@ def fit_low_tensor_rank(
     training = None if folder is None else folder / "training"
     if folder is not None and (folder / "fit.zarr").exists() and not resume:
         raise RunError(f"{folder} already holds fit.zarr; pass resume=True to take it, or another out=.")
-    keys = [fit_key] if starts == 1 else list(jax.random.split(fit_key, starts))
-    run = train(problem, rank, units, keys=keys, out=training, resume=resume, progress=progress, keep=True)
-    fit = _fit_of(run, problem, units, keys[0])
+    run = train(
+        problem, rank, units, starts=starts, key=fit_key, out=training, resume=resume, progress=progress, keep=True
+    )
+    fit = _fit_of(run, problem, fit_key)
     if folder is not None and not (folder / "fit.zarr").exists():
         fit.save(folder / "fit.zarr")
     return fit
@@ -239,14 +241,13 @@ def load_fit(path: str | Path) -> Fit:
     return Fit(data)
 
 
-def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
+def _fit_of(run: Run, problem: Problem, key: jax.Array) -> Fit:
     """The Fit that training has led to."""
     recording, data = problem.recording, run.data
-    network = problem.network(int(run.configuration["rank"]), units, key=key)
     losses = {kind: data[f"probe_{kind}"].values[:, :, 0].astype(np.float64) for kind in Masks._fields}
     look = best(problem.unexplained(losses["test"][0], 0), problem.options)
     arrays = {name: np.asarray(run.weights(name, snapshot=look)) for name in problem.options.trained}
-    arrays["smoothing"] = np.asarray(network.smoothing)
+    arrays["smoothing"] = problem.smoothing
     fitted = LowTensorRankRNN(**{k: jnp.asarray(v) for k, v in arrays.items()}, **run.static())
     a, c, b = (np.asarray(each, np.float32) for each in fitted.W)
     trials = len(c)
@@ -280,7 +281,8 @@ def _fit_of(run: Run, problem: Problem, units: int, key: jax.Array) -> Fit:
         **{name: ("run", data[name].values) for name in ("status", "stopped_at", "seed")},
     }
     about = {name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")}
-    configuration = {**{name: run.configuration[name] for name in ("rank", "units", "fit")}, "recording": about}
+    kept = [name for name in ("rank", "units", "fit", "starts", "leaders") if name in run.configuration]
+    configuration: dict[str, Any] = {**{name: run.configuration[name] for name in kept}, "recording": about}
     configuration["key"] = np.asarray(jax.random.key_data(key)).tolist()
     network_attr = json.loads(data.attrs["network"])
     attributes = run_attributes(

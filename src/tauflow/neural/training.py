@@ -17,15 +17,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from tauflow.learning import Progress, Record, ensemble
+from tauflow.learning.checkpoint import held_in
 from tauflow.names import check_name
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.condition_inputs import INPUTS, steps_until
-from tauflow.networks.trial_factors import block_by_epoch, rational_quadratic
+from tauflow.networks.trial_factors import block_by_epoch, rational_quadratic, smoothing_matrix
 from tauflow.neural.masks import Masks
 from tauflow.neural.recording import check_recording
 from tauflow.objectives import RecordingError
 from tauflow.objectives.recording import entry_losses
-from tauflow.run import Run
+from tauflow.run import Run, RunError
 
 TRAINED = ("a", "b", "c_latent", "c_offset", "z0", "W_out", "bias")
 INPUT_FIELDS = {"none": (), "free": ("W_in", "u"), "ode": ("W_in", "v0", "layers", "D")}
@@ -33,6 +34,7 @@ OUTPUTS = {"mse": "identity", "poisson": "softplus"}
 MATRICES = ("W_out", "layers", "D")
 COOLING = 0.4  # share of the updates over which rates fall
 TRYOUT = 0.2  # share of the updates that each of several starts gets
+STARTS = "starts"  # folder of what was tried
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Options:
         learning_rate: Of Adam, for all but the large matrices.
         matrix_rate: Of Adam, for the decoder and the neural differential equation, whose many small entries would be
             shaken by a larger one.
-        steps: Most updates; over the last 40 % of them both rates fall to a hundredth.
+        steps: Most updates; over the last 40 % of them both rates fall to a hundredth. Of several starts each gets a
+            fifth of as many before, so that four add 80 %.
         every: Updates between two looks at the held-out loss.
         window: Updates over which the held-out loss must stand still for the fit to end.
         tolerance: Standard deviation of the held-out loss over the window, as a share of what a constant rate loses
@@ -217,6 +220,12 @@ class Problem:
         bias = np.log(np.expm1(np.maximum(self.centre, 1e-3)))  # softplus of it is the mean count
         return eqx.tree_at(lambda net: net.bias, network, jax.numpy.asarray(bias, network.bias.dtype))
 
+    @property
+    def smoothing(self) -> NDArray[np.float32]:
+        """S of the recorded trials, shape (trial, trial), which every network of a fit has."""
+        ids, epochs = (self.recording[name].values for name in ("trial_id", "epoch"))
+        return smoothing_matrix(self.options.covariance(epochs)(ids), self.options.sigma).astype(np.float32)
+
     def explained(self, losses: NDArray[np.floating], kind: str, mask: int) -> NDArray[np.float64]:
         """Share of the loss of a constant rate per neuron that is gone, of losses over "train" or "test" of a mask.
 
@@ -275,7 +284,8 @@ def train(
     rank: int,
     units: int,
     *,
-    keys: Sequence[jax.Array],
+    starts: int,
+    key: jax.Array,
     out: Path | None,
     resume: bool,
     progress: Callable[[Progress], None] | None,
@@ -283,23 +293,28 @@ def train(
 ) -> Run:
     """Train one network on every mask until all of them have ended.
 
-    Several keys are several starts: from each a network learns for a fifth of the updates on every mask, with rates
-    that fall at their end, and the one that then fits its own entries best goes on. A start that leads to a poor local
-    minimum mostly lags behind by then, and held-out entries have no say.
+    Of several starts each learns for a fifth of the updates on every mask, with rates that fall at their end, and the
+    one that then fits its own entries best goes on. A start that leads to a poor local minimum mostly lags behind by
+    then, and held-out entries have no say. What was tried is kept in the folder `starts` of `out`.
 
     Returns:
         The Run, one member for each mask, with `probe_train` and `probe_test (run, measurement, mask)`, and with `keep`
-        the weights at every measurement.
+        the weights at every measurement. Its configuration says which of the `starts` leads on each mask, `leaders`.
+
+    Raises:
+        RunError: If `out` holds another run, of which nothing is changed.
     """
-    options, masks = problem.options, range(len(problem.masks))
-    probes, told = _probes(problem), {"rank": rank, "units": units, "fit": dataclasses.asdict(options)}
-    shared: dict[str, Any] = {"grid": {"mask": masks}, "train": options.trained, "resume": resume}
+    options, watch = problem.options, Watch(problem)
+    _check_folder(out, starts, resume)
+    told: dict[str, Any] = {"rank": rank, "units": units, "fit": dataclasses.asdict(options), "starts": starts}
+    common: dict[str, Any] = {"grid": {"mask": range(len(problem.masks))}, "train": options.trained, "resume": resume}
 
     def begin(*, key: jax.Array, mask: int) -> Any:
         return problem.network(rank, units, key=key)
 
-    go_on = begin
-    if len(keys) > 1:
+    probes, networks = _probes(problem), None
+    if starts > 1:
+        *keys, key = jax.random.split(key, starts + 1)
         steps = math.ceil(TRYOUT * options.steps)
         tried = ensemble(
             begin,
@@ -308,40 +323,46 @@ def train(
             keys=keys,
             steps=steps,
             record=Record(weights="ends", measurements=[steps], probes=probes),
-            out=None if out is None else out / "starts",
-            progress=_noting(progress, lambda: f"{len(keys)} starts"),
+            out=None if out is None else out / STARTS,
+            progress=_noting(progress, lambda: f"{starts} starts"),
             configuration=told,
-            **shared,
+            **common,
         )
-        like, leaders = begin(key=keys[0], mask=0), [leader(tried.data, mask) for mask in masks]
-        done = tried.data["status"].values == "done"  # one that diverged begins anew, to diverge where it is reported
-        networks = [tried.network(i, snapshot=-1 if done[i] else 0, like=like) for i in leaders]
-
-        def go_on(*, key: jax.Array, mask: int) -> Any:
-            return networks[mask]
-
-    note = [""]
-
-    def until(records: xr.Dataset) -> bool:
-        note[0] = _explained_in_words(problem, records)
-        losses = records["probe_test"].values  # (run, measurement, mask)
-        tested = [problem.unexplained(losses[k, :, k], k) for k in masks if problem.masks[k].test.any()]
-        return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
+        leaders = [leader(tried.data, mask) for mask in range(len(problem.masks))]
+        told["leaders"] = tried.data["seed"].values[leaders].tolist()
+        networks = _networks_of(tried, leaders, like=begin(key=keys[0], mask=0))
 
     looks = [*range(0, options.steps, options.every), options.steps]
     return ensemble(
-        go_on,
+        begin if networks is None else lambda *, key, mask: networks[mask],
         problem.objective,
         lambda mask: options.optimizer(),
-        keys=keys[:1],
+        keys=[key],
         steps=options.steps,
         record=Record(weights="all" if keep else "ends", measurements=looks, probes=probes),
-        until=until,
+        until=watch,
         out=out,
-        progress=_noting(progress, lambda: note[0]),
+        progress=_noting(progress, watch.in_words),
         configuration=told,
-        **shared,
+        **common,
     )
+
+
+def _check_folder(out: Path | None, starts: int, resume: bool) -> None:
+    """Refuse a folder with another run before anything is tried in it."""
+    if out is None:
+        return
+    held_there, tried = held_in(out), (out / STARTS).exists()
+    if not resume and (held_there or tried):
+        raise RunError(
+            f"{out} already holds {[*held_there, STARTS][0]} of a run; pass resume=True to go on with it, or another "
+            "out=."
+        )
+    if (held_there and tried != (starts > 1)) or (tried and starts == 1):
+        raise RunError(
+            f"{out} holds a run {'with' if tried else 'without'} a folder {STARTS!r} of starts that were tried, and "
+            f"{starts} are to be tried now; resume with the same arguments, or choose another folder."
+        )
 
 
 def _probes(problem: Problem) -> dict[str, Callable[[Any], Any]]:
@@ -370,16 +391,42 @@ def leader(tried: xr.Dataset, mask: int) -> int:
     return int(own[np.where(sound, losses, np.inf).argmin()])
 
 
+def _networks_of(tried: Run, leaders: Sequence[int], *, like: LowTensorRankRNN) -> list[LowTensorRankRNN]:
+    """Networks to go on with; one that diverged begins anew, to diverge where it is reported."""
+    done = tried.data["status"].values == "done"
+    return [tried.network(i, snapshot=-1 if done[i] else 0, like=like) for i in leaders]
+
+
+class Watch:
+    """Follows the records of a fit: true once the fits of all masks have ended.
+
+    Args:
+        problem: What is fitted.
+    """
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self._latest: xr.Dataset | None = None
+
+    def __call__(self, records: xr.Dataset) -> bool:
+        self._latest, problem = records, self.problem
+        losses = records["probe_test"].values  # (run, measurement, mask)
+        tested = [problem.unexplained(losses[k, :, k], k) for k, mask in enumerate(problem.masks) if mask.test.any()]
+        options = problem.options
+        return bool(tested) and all(not np.isfinite(each).all() or ended(each, options) is not None for each in tested)
+
+    def in_words(self) -> str:
+        """Median over members, one for each mask, of what they explain of their entries at the last look."""
+        if self._latest is None:
+            return ""
+        shares = {}
+        for kind in Masks._fields:
+            losses = self._latest[f"probe_{kind}"].values[:, -1]  # (run, mask)
+            each = [float(self.problem.explained(losses[k, k], kind, k)) for k in range(len(losses))]
+            shares[kind] = np.median([value for value in each if np.isfinite(value)] or [np.nan])
+        return f"explained {shares['train']:.3f}, held out {shares['test']:.3f}"
+
+
 def _noting(progress: Callable[[Progress], None] | None, note: Callable[[], str]) -> Callable[[Progress], None] | None:
     """A listener that is told a note with all else."""
     return None if progress is None else lambda news: progress(dataclasses.replace(news, note=note()))
-
-
-def _explained_in_words(problem: Problem, records: xr.Dataset) -> str:
-    """Median over members, one for each mask, of what they explain of their entries at the last look, in words."""
-    shares = {}
-    for kind in Masks._fields:
-        losses = records[f"probe_{kind}"].values[:, -1]  # (run, mask)
-        each = [float(problem.explained(losses[k, k], kind, k)) for k in range(len(losses))]
-        shares[kind] = np.median([value for value in each if np.isfinite(value)] or [np.nan])
-    return f"explained {shares['train']:.3f}, held out {shares['test']:.3f}"

@@ -44,7 +44,7 @@ class Settings:
         steps: Updates of the fits.
         rate: Typical number of spikes per bin.
         conditions: Number of conditions.
-        starts: Starts that each fit tries: some get stuck.
+        starts: Starts that each fit tries, with a fifth of the updates each: some get stuck.
     """
 
     trials: int
