@@ -6,7 +6,7 @@ import pytest
 
 import low_rank_truth
 from tauflow.analysis.tensor import match_factors
-from tauflow.neural import block_masks, fit_low_tensor_rank, variance_explained
+from tauflow.neural import block_masks, condition_means, fit_low_tensor_rank, variance_explained
 from tauflow.neural.cross_validation import choose_rank, cross_validate
 
 pytestmark = pytest.mark.slow
@@ -30,10 +30,7 @@ def test_a_fit_of_the_right_rank_recovers_activity_and_strengths(made, seed):
     recording, clean, strengths = made[seed]
     masks = block_masks(dict(recording.sizes), key=jax.random.key(seed))
     best = _held_out(clean, recording, masks)
-    means = np.zeros_like(clean)
-    for condition in np.unique(recording["condition"]):
-        here = recording["condition"].values == condition
-        means[:, here] = clean[:, here].mean(axis=1, keepdims=True)
+    means = condition_means(clean, recording["condition"])
     assert _held_out(means, recording, masks) < 0.9 * best, "learning is visible"
     fit = fit_low_tensor_rank(recording, rank=RANK, units=100, masks=masks, key=jax.random.key(100 + seed))
     assert 0.95 * best < fit.score(recording) < best + 0.005

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tauflow.neural import condition_means
 from tauflow.papers import PAPERS, Claim, Reproduction
 from tauflow.papers.pellegrino2023 import _gradients, _reaching, motor, s4, s5, s6
 
@@ -83,7 +84,7 @@ def mixed(data: xr.Dataset) -> xr.DataArray:
 
 
 def means_of_conditions(data: xr.Dataset) -> xr.DataArray:
-    return data["predicted"].copy(data=_reaching.condition_means(data["predicted"].values, data["condition"].values))
+    return data["predicted"].copy(data=condition_means(data["predicted"].values, data["condition"].values))
 
 
 def shifted(data: xr.Dataset) -> xr.DataArray:
@@ -231,7 +232,7 @@ def test_what_conditions_and_counts_explain() -> None:
     rng = np.random.default_rng(0)
     activity = rng.standard_normal((5, 6, 3))
     names = np.array(["a", "b"] * 3)
-    means = _reaching.condition_means(activity, names)
+    means = condition_means(activity, names)
     np.testing.assert_allclose(means[:, 3], activity[:, 1::2].mean(axis=1))
     assert s4.learned_share(activity, activity, names) == pytest.approx(1)
     assert s4.learned_share(activity, means, names) == pytest.approx(0)

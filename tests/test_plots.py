@@ -121,6 +121,8 @@ class TestLoss:
             run = synthetic.make_run(**case)
             for figure in (plots.loss(run), plots.singular_values(run), plots.eigenvalues(run)):
                 figure.draw_without_rendering()
+                assert any(np.isfinite(np.asarray(each.get_ydata(), float)).any()
+                           for axes in figure.axes for each in axes.get_lines()), case  # fmt: skip
 
     def test_members_with_other_learning_times_are_not_averaged(self):
         data = synthetic.make_run(2, unit="flow").data.copy(deep=True)

@@ -7,7 +7,7 @@ from tauflow.neural.masks import Masks, block_masks
 from tauflow.neural.nwb import bin_spikes
 from tauflow.neural.preprocessing import crop, scale, select_neurons, smooth, subtract_baseline, to_rates
 from tauflow.neural.recording import check_recording, recording
-from tauflow.neural.scores import noise_ceiling, noise_variance, variance_explained
+from tauflow.neural.scores import condition_means, noise_ceiling, noise_variance, variance_explained
 
 __all__ = [
     "Fit",
@@ -16,6 +16,7 @@ __all__ = [
     "block_masks",
     "check_recording",
     "choose_rank",
+    "condition_means",
     "crop",
     "cross_validate",
     "fit_low_tensor_rank",

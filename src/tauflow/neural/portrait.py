@@ -24,7 +24,7 @@ from tauflow.neural.cross_validation import choose_rank
 from tauflow.neural.fit import Fit
 from tauflow.neural.portrait_neurons import neurons_of
 from tauflow.neural.recording import check_recording
-from tauflow.neural.scores import variance_explained
+from tauflow.neural.scores import condition_means, variance_explained
 from tauflow.neural.stages import Stage, stages
 from tauflow.neural.state_space import fixed_points, plane_that_tells, state_space, telling, tracked
 from tauflow.precision import cast, float64
@@ -295,11 +295,7 @@ def _about(fit: Fit, recording: xr.Dataset, network: LowTensorRankRNN) -> dict[s
     """Numbers and words about the fit."""
     masks, size = fit.masks, fit.data["size"].values
     train, y = masks.train, recording["activity"].values.astype(np.float64)
-    means = np.broadcast_to(_mean(y, train, axis=(0, 1)), y.shape).copy()
-    conditions = recording["condition"].values
-    for name in np.unique(conditions):
-        here = conditions == name
-        means[:, here] = _mean(y[:, here], train[:, here], axis=1, otherwise=means[:1, :1])
+    means = condition_means(y, recording["condition"].values, train)
     loss, cue = fit.options.loss, cue_bin(recording)
     tested = bool(masks.test.any())
     return {
@@ -324,10 +320,3 @@ def _about(fit: Fit, recording: xr.Dataset, network: LowTensorRankRNN) -> dict[s
         },
         **{name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")},
     }
-
-
-def _mean(y: NDArray[Any], where: NDArray[Any], axis: Any, otherwise: Any = 0.0) -> NDArray[np.float64]:
-    """Mean over the entries of a mask, kept as axes; `otherwise` where there are none."""
-    count = where.sum(axis=axis, keepdims=True)
-    total = np.sum(y, axis=axis, where=where, keepdims=True)
-    return np.where(count > 0, total / np.maximum(count, 1), otherwise)

@@ -40,6 +40,36 @@ def variance_explained(
     return float(1 - np.sum((y - guess) ** 2, where=where) / whole) if whole > 0 else float("nan")
 
 
+def condition_means(activity: ArrayLike, conditions: ArrayLike, mask: ArrayLike | None = None) -> FloatArray:
+    """The mean over the trials of each condition, in the place of its trials: what is left without any learning.
+
+    Args:
+        activity: Shape (time, trial, neuron).
+        conditions: Label of each trial, shape (trial,).
+        mask: Entries to average over, shape (time, trial, neuron); all by default.
+
+    Returns:
+        Shape (time, trial, neuron), in the activity's unit. Where a condition has no entry to average over, the mean of
+        the neuron over all entries.
+
+    Raises:
+        ValueError: If the mask has another shape or counts nothing.
+
+    Example:
+        >>> condition_means([[[1.0], [4.0], [3.0]]], ["left", "right", "left"]).ravel()
+        array([2., 4., 2.])
+    """
+    y, names = np.asarray(activity, np.float64), np.asarray(conditions)
+    where = _mask("mask", mask, y.shape)
+    means = np.broadcast_to(_means(y, where), y.shape).copy()
+    for name in np.unique(names):
+        here = names == name
+        count = where[:, here].sum(axis=1, keepdims=True)
+        total = np.sum(y[:, here], axis=1, keepdims=True, where=where[:, here])
+        means[:, here] = np.where(count > 0, total / np.maximum(count, 1), means[:1, :1])
+    return means
+
+
 def noise_variance(recording: xr.Dataset) -> FloatArray:
     r"""Variance of single trials around what is smooth over trials, by time and neuron, for each condition.
 

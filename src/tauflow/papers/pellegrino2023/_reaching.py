@@ -145,23 +145,6 @@ def compared(
     return xr.concat(parts, dim="procedure").assign_coords(procedure=list(procedures)), tuple(masks)
 
 
-def condition_means(activity: FloatArray, conditions: np.ndarray) -> FloatArray:
-    """The mean over the trials of each condition, in the place of its trials.
-
-    Args:
-        activity: Shape (time, trial, neuron).
-        conditions: Label of each trial.
-
-    Returns:
-        Shape (time, trial, neuron).
-    """
-    means = np.zeros_like(activity)
-    for name in np.unique(conditions):
-        here = conditions == name
-        means[:, here] = activity[:, here].mean(axis=1, keepdims=True)
-    return means
-
-
 def courses(change: FloatArray) -> FloatArray:
     """The leading courses over trials of weights, around their mean over trials.
 

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from tauflow.analysis import explained_by_rank, parafac, unfolding_explained, variance_explained
 from tauflow.analysis.arguments import FloatArray
+from tauflow.neural import condition_means
 from tauflow.neural.motor_learning import EPOCHS, MotorLearning
 from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
-from tauflow.papers.pellegrino2023._reaching import FULL, QUICK, TASKS, condition_means, learned
+from tauflow.papers.pellegrino2023._reaching import FULL, QUICK, TASKS, learned
 from tauflow.plots import house_style, new_figure
 from tauflow.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PAGE, PURPLE, SKY
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tauflow.analysis.arguments import FloatArray
-from tauflow.neural import variance_explained
+from tauflow.neural import condition_means, variance_explained
 from tauflow.neural.cross_validation import choose_rank
 from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
@@ -25,7 +25,6 @@ from tauflow.papers.pellegrino2023._reaching import (
     QUICK,
     Settings,
     compared,
-    condition_means,
     learned,
 )
 from tauflow.plots import house_style, new_figure

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from tauflow.analysis import match_factors
 from tauflow.analysis.arguments import FloatArray
-from tauflow.neural import Fit, fit_low_tensor_rank
+from tauflow.neural import Fit, condition_means, fit_low_tensor_rank
 from tauflow.neural.motor_learning import EPOCHS, MEMBRANE_TIME
 from tauflow.papers._drawing import panel_letters
 from tauflow.papers.base import Claim, Reproduction
@@ -28,7 +28,6 @@ from tauflow.papers.pellegrino2023._reaching import (
     QUICK,
     TASKS,
     compared,
-    condition_means,
     courses,
     factor_courses,
     learned,
