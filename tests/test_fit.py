@@ -10,7 +10,7 @@ import low_rank_truth
 from tauflow.learning import ensemble
 from tauflow.networks import LowTensorRankRNN
 from tauflow.neural import Masks, block_masks, condition_means, fit_low_tensor_rank, load_fit, recording, training
-from tauflow.neural.cross_validation import choose_rank, cross_validate
+from tauflow.neural.cross_validation import choose_rank, cross_validate, fits_note
 from tauflow.neural.training import INPUT_FIELDS, Options, Problem, Watch, best, ended, leader
 from tauflow.run import RunError, load
 
@@ -95,6 +95,10 @@ def test_a_fit_is_a_run_over_trials(small, fitted):
     assert fit.explained["test"] == pytest.approx(fit.score(made), abs=1e-4)
     with pytest.raises(RunError, match="leave like= out"):
         fit.network(like=fit.network())
+    with pytest.raises(RunError, match=r'so leave it out, or take .*fit.weights\("W", snapshot=0\)'):
+        fit.network(snapshot=0)
+    with pytest.raises(ValueError, match=r"trial_ids is \[10.5\]; it must be whole numbers"):
+        fit.predict([10.5])
 
 
 def test_a_fit_is_kept_and_gone_on_with(small, fitted):
@@ -158,18 +162,39 @@ def test_a_fit_ends_when_its_held_out_loss_stands_still_and_keeps_the_best():
         Options(steps=0)
     with pytest.raises(ValueError, match="loss"):
         Options(loss="mae")
+    with pytest.raises(
+        ValueError, match=r"window is 200 updates and .* every 60; .* so choose window=240 or a smaller"
+    ):
+        Options(every=60)
+    assert Options(every=50).window == 200
 
 
 def test_cross_validation_finds_the_rank(small):
     made, _, _, masks = small
     both = [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))]
-    scores = cross_validate(made, [1, 2], 40, 1, both, key=jax.random.key(2), steps=SETTINGS["steps"])
-    assert dict(scores["test_loss"].sizes) == {"units": 1, "rank": 2, "mask": 2}
+    scores = cross_validate(made, [1, 2, 3], 40, 1, both, key=jax.random.key(2), steps=SETTINGS["steps"])
+    assert dict(scores["test_loss"].sizes) == {"units": 1, "rank": 3, "mask": 2}
     assert choose_rank(scores)["chosen"].values.tolist() == [2]
     losses = scores["test_loss"].values[0]
     assert (losses[0] > 1.1 * losses[1]).all()
     flat = scores.assign(test_loss=scores["test_loss"] * 0 + 1)
     assert choose_rank(flat)["chosen"].values.tolist() == [1]
+
+
+def test_masks_on_which_a_fit_diverged_are_left_out_for_all_ranks():
+    losses = np.array([[[1.0, 1.2, 1.1], [0.5, 0.7, 0.6], [np.nan] * 3, [0.5, np.nan, 0.61]]])  # (units, rank, mask)
+    scores = xr.Dataset({"test_loss": (("units", "rank", "mask"), losses)}, {"units": [9], "rank": [1, 2, 3, 4]})
+    choice = choose_rank(scores)
+    np.testing.assert_allclose(choice["mean_test_loss"][0], [1.05, 0.55, np.nan, 0.555])
+    np.testing.assert_allclose(choice["standard_error"][0], [0.05, 0.05, 0, 0.055])
+    assert choice["fits"].values.tolist() == [[2, 2, 0, 2]] and choice["chosen"].values.tolist() == [2]
+    assert fits_note(scores) == ("Some fits diverged; losses of rank 1, 2, 4 are means over 2 of 3 masks and there are "
+                                 "none of rank 3.")  # fmt: skip
+    scores["test_loss"][0, 0, 0] = scores["test_loss"][0, 1, 2] = np.nan
+    assert choose_rank(scores)["fits"].values.tolist() == [[2, 2, 0, 2]], "where none is shared each has its own"
+    assert fits_note(scores.isel(rank=[0], mask=[1])) == ""
+    with pytest.raises(ValueError, match="no fit has a finite held-out loss"):
+        choose_rank(scores.isel(rank=[2]))
 
 
 def test_on_every_mask_the_start_that_leads_goes_on(small, tmp_path, monkeypatch):
@@ -266,6 +291,36 @@ def test_learning_goes_on_until_the_fits_of_all_masks_have_ended(small):
     assert watch.in_words().endswith(f"held out {share:.3f}")
 
 
+def test_strengths_jump_between_epochs_and_decoders_stay_orthonormal_where_that_is_asked(small):
+    made, _, _, masks = small
+    names = np.repeat(["before", "after"], 24)
+    told = made.assign_coords(epoch=("trial", names))
+    settings = {"rank": 2, "units": 40, "masks": masks, "key": jax.random.key(1), "starts": 1, "steps": 20}
+    fit = fit_low_tensor_rank(told, by_epoch=True, decoder="orthonormal", form="sum", **settings)
+    S = fit.data["parameter_smoothing"].values[0]
+    assert np.abs(S[24:, :24]).max() == 0 < np.abs(S[1:24, 0]).min(), "nothing is shared between epochs"
+    readout = np.asarray(fit.network().readout)
+    np.testing.assert_allclose(readout @ readout.T, np.eye(30), atol=1e-5)
+    np.testing.assert_allclose(fit.predict([3, 30]).values, fit.predict().values[:, [3, 30]], rtol=1e-4, atol=1e-4)
+    either = [fit.predict([60], ["c0"], [epoch]).values for epoch in ("before", "after")]
+    np.testing.assert_array_equal(fit.predict([60], ["c0"]).values, either[1])
+    assert np.abs(either[0] - either[1]).max() > 1e-3
+    with pytest.raises(
+        ValueError, match=r"epochs are \['then'\] for 1 trials; .* of those recorded: \['after', 'before'\]"
+    ):
+        fit.predict([60], ["c0"], ["then"])
+
+
+def test_a_neuron_that_is_hidden_counts_by_its_own_mean_and_size(small):
+    made, _, _, masks = small
+    hidden = Masks(masks.train.copy(), masks.test)
+    hidden.train[:, :, 3] = False
+    activity = made["activity"].copy(data=made["activity"].values * 10 + 50)
+    problem = Problem(made.assign(activity=activity), [hidden], Options())
+    own = activity.values[..., 3].astype(float)
+    assert problem.centre[3] == pytest.approx(own.mean()) and problem.size[3] == pytest.approx(own.std(), rel=1e-6)
+
+
 @pytest.mark.slow
 def test_inputs_before_the_cue_are_found_where_there_are_some(tmp_path):
     key, bins, cue = jax.random.key(4), 30, 10
@@ -288,14 +343,15 @@ def test_inputs_before_the_cue_are_found_where_there_are_some(tmp_path):
     np.testing.assert_array_equal(load_fit(tmp_path / "driven" / "fit.zarr").predict(), driven.predict())
 
 
-@pytest.mark.parametrize("inputs", [pytest.param("free", marks=pytest.mark.slow), "ode"])
-def test_inputs_learn_with_the_rest(small, inputs):
+@pytest.mark.parametrize("inputs", ["free", pytest.param("ode", marks=pytest.mark.slow)])
+def test_inputs_learn_with_the_rest(small, inputs, tmp_path):
     made, _, _, masks = small
-    settings = {"rank": 2, "units": 40, "masks": masks, "key": jax.random.key(1), "inputs": inputs}
-    fit = fit_low_tensor_rank(made, steps=20, **settings)
-    start = Problem(made, [masks], fit.options).network(2, 40, key=jax.random.split(settings["key"])[1])
+    settings = {"rank": 2, "units": 40, "masks": masks, "key": jax.random.key(1), "inputs": inputs, "starts": 1}
+    fit_low_tensor_rank(made, steps=20, out=tmp_path, **settings)
+    course = load(tmp_path / "training" / "run.zarr")
     for name in INPUT_FIELDS[inputs]:
-        assert np.abs(getattr(fit.network(), name) - getattr(start, name)).max() > 1e-3, name
+        first, last = (np.asarray(course.weights(name, snapshot=k)) for k in (0, -1))
+        assert np.abs(last - first).max() > 1e-3, name
     with pytest.raises(ValueError, match=r"no bin lies before -1 s; read the recording from an earlier time on"):
         fit_low_tensor_rank(made, inputs_until_s=-1.0, **settings)
     with pytest.raises(ValueError, match="inputs"):

@@ -17,7 +17,7 @@ from tauflow.cli import app
 from tauflow.cli.progress import ProgressLine
 from tauflow.cli.show import fit_sentences, fit_tables
 from tauflow.learning import Progress
-from tauflow.neural import load_fit, load_recording, recording
+from tauflow.neural import load_fit, load_recording, recording, smooth
 from tauflow.neural.training import Options
 from tauflow.run import RunError, read_npz, read_store
 from tauflow.study import RecordingConfiguration, RecordingStudy, StudyInterrupted, prepare, study_recording
@@ -125,6 +125,14 @@ def test_the_tables_show_every_rank_and_the_one_chosen(finished, session):
     ]  # fmt: skip
     (told,) = fit_sentences(study)
     assert told.startswith("Cross-validation chooses rank 3, the smallest") and told.endswith("the fit has 2.")
+    tried["test_loss"][0, 1, 0] = np.nan
+    assert fit_sentences(study)[1:] == ["Some fits diverged; losses of rank 1, 2, 3, 4 are means over 1 of 2 masks."]
+    tried["test_loss"][0, 3] = np.nan
+    assert fit_sentences(study)[1].endswith("rank 1, 2, 3 are means over 1 of 2 masks and there are none of rank 4.")
+    rare = data.assign_coords(condition=("trial", [f"c{k}" for k in range(3)] + ["up"] * (data.sizes["trial"] - 3)))
+    few = RecordingStudy(finished, rare, fit, None, xr.Dataset(), finished / "report.html")
+    assert fit_sentences(few) == ["The ceiling counts 21 of 24 trials; conditions of the others have fewer than three, "
+                                  "which tell nothing about noise."]  # fmt: skip
     alone = RecordingStudy(finished, data, fit, None, xr.Dataset(), finished / "report.html")
     assert len(fit_tables(alone)) == 1 and fit_sentences(alone) == [] and alone.table() == []
 
@@ -252,6 +260,9 @@ BAD = [
     (["x.npz", "--learning-rate", "-1"], "learning_rate is -1.0; it must be a number > 0."),
     (["x.npz", "--set", "length=far"], "length is 'far'; it must be a number, for example length=15.0."),
     (["x.npz", "--set", "lenght=3"], "There is no option 'lenght' of a fit; did you mean 'length'?"),
+    (["x.npz", "--set", "progress=1"], "There is no option 'progress' of a fit"),
+    (["x.npz", "--set", "form=round"], "There is no form 'round'"),
+    (["x.npz", "--set", "every=100"], "window is 200 updates and the held-out loss is looked at every 100"),
     (["x.npz", "--set", "steps=3"], "--set has steps, which has an option of its own; give it as --steps."),
     (["x.npz", "--resume", "here"], "A file came with --resume"),
     (["--resume", "here", "--rank", "2"], "--rank came with --resume; a fit goes on with its own settings"),
@@ -297,8 +308,9 @@ def test_masks_of_the_fit_are_not_those_that_chose_its_rank():
     assert len(several) == 4 and all((each.test != last.test).any() for each in several)
     again = RecordingConfiguration.from_json(configuration.to_json())
     assert again == configuration and (again.draw_masks(data)[1].train == last.train).all()
-    smoothed = RecordingConfiguration.complete("x.npz", rank=2, preprocessing={"smooth": 0.05})
-    assert smoothed.hidden(data) == (20, 20) and RecordingConfiguration.complete("x.npz").hidden(data) == (10, 20)
+    default = RecordingConfiguration.complete("x.npz", rank=2)
+    assert default.hidden(smooth(data, 0.05)) == (20, 20) and default.hidden(data) == (10, 20)
+    assert configuration.hidden(smooth(data, 0.05)) == (4, 6)
     hidden, tested = ~last.train, last.test
     assert tested.sum() < 0.5 * hidden.sum() and not (tested & last.train).any()
 

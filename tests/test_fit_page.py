@@ -88,7 +88,8 @@ def test_page_says_what_the_portrait_says(shown, tmp_path):
                  "the largest that was tried", "What can fool you", "no inputs"):  # fmt: skip
         assert said in text, said
     assert "deviance" not in text and "Kruskal" not in text
-    warned = words(write(shown.assign_attrs(unique=0, explained=-0.5), tmp_path))
+    warned = words(write(shown.assign_attrs(unique=0, explained=-0.5, notes='["Some <fits> diverged."]'), tmp_path))
+    assert "Some &lt;fits&gt; diverged." in warned and shown.attrs["notes"] == "[]"
     assert "Kruskal’s condition does not hold" in warned and "no evidence of learning" in warned
 
 

@@ -1,5 +1,7 @@
 """Block masks: what is tested is surrounded by what is hidden, and hiding single entries would leak."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
-from tauflow.neural.masks import block_masks
+from tauflow.neural import recording, smooth
+from tauflow.neural.masks import Masks, block_masks, draw_masks, hidden_block, warn_of_leaks
 
 SHAPE = {"time": 60, "trial": 100, "neuron": 20}
 
@@ -74,6 +77,63 @@ def test_hiding_single_entries_leaks_and_blocks_do_not():
     wider = block_masks(SHAPE, {"time": 24}, key=jax.random.key(0))
     # the default's margin of two bins is for what is less smooth
     assert leaked(2.0, blocks) > 0.4 and abs(leaked(2.0, wider)) < 0.1
+
+
+@pytest.fixture
+def noise():
+    made = np.random.default_rng(0).standard_normal((60, 40, 4))
+    return recording(made, kind="rates", time=0.01 * np.arange(60))
+
+
+def test_blocks_grow_with_the_smoothing(noise):
+    key = jax.random.key(0)
+    for sd, bins in ((0.0, 10), (0.011, 10), (0.013, 11), (0.02, 16), (0.04, 32)):
+        data = smooth(noise, sd) if sd else noise
+        assert hidden_block(data) == (bins, 20)
+        masks = draw_masks(data, key=key)
+        near = [np.abs(np.subtract.outer(np.flatnonzero(tested), np.flatnonzero(seen))).min()
+                for seen, tested in zip(*(mask.reshape(60, -1).T for mask in masks), strict=True)
+                if seen.any() and tested.any()]  # fmt: skip
+        assert min(near) >= 2 * sd / 0.01, "what is tested lies two standard deviations away from what is fitted"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warn_of_leaks([masks], data)
+        assert min(near) <= max(3, 2 * sd / 0.01 + 2), "and not much more"
+    twice = smooth(smooth(noise, 0.03), 0.04)
+    assert twice.attrs["smoothed_s"] == pytest.approx(0.05) and hidden_block(twice) == (40, 20)
+    told = recording(noise.activity, kind="rates", time=noise.time, smoothed_s=0.02)
+    assert hidden_block(told) == (16, 20)
+    with pytest.raises(ValueError, match=r"smoothed_s is -1; it must be a number of seconds >= 0"):
+        recording(noise.activity, kind="rates", time=noise.time, smoothed_s=-1)
+
+
+def test_masks_that_smoothing_tells_of_are_warned_of(noise):
+    data = smooth(noise, 0.04)
+    wide, narrow = (draw_masks(data, hide, key=jax.random.key(0)) for hide in (None, (10, 20)))
+    with pytest.warns(
+        UserWarning, match=r"smoothed by 0\.04 s, and 91 % of the entries tested .* hide blocks of 32 bins"
+    ):
+        warn_of_leaks([wide, narrow], data)
+    whole = Masks(np.ones(noise.activity.shape, bool), np.zeros(noise.activity.shape, bool))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_leaks([whole], data)
+        warn_of_leaks([narrow], noise)
+
+
+@pytest.mark.parametrize(
+    "sd, hide, sentence",
+    [
+        (0.1, None, "activity is smoothed by 0.1 s, so that a hidden block needs 80 bins, and the recording has "
+                    "60 bins and 40 trials; smooth less, or fit a longer window."),
+        (0.0, (70, 2), "hide is (70, 2), bins and trials of a hidden block, and the recording has 60 bins and "
+                       "40 trials; choose smaller blocks, for example hide=(20, 13)."),
+    ],
+)  # fmt: skip
+def test_a_block_larger_than_the_recording(noise, sd, hide, sentence):
+    with pytest.raises(ValueError) as error:
+        draw_masks(smooth(noise, sd) if sd else noise, hide, key=jax.random.key(0))
+    assert str(error.value) == sentence
 
 
 def test_keys_decide():

@@ -239,7 +239,7 @@ def test_a_mistake_with_an_nwb_file_gets_one_sentence(tmp_path, made_of, asked, 
 @pytest.mark.parametrize("lacking", ["pynwb", "h5py"])
 def test_without_pynwb_the_extra_to_install_is_named(monkeypatch, lacking):
     monkeypatch.setitem(sys.modules, lacking, None)
-    with pytest.raises(ValueError, match=r"pip install 'tauflow\[data\]'"):
+    with pytest.raises(ValueError, match=r"pip install pynwb"):
         load_recording(made.PATH, **LEARNING)
 
 

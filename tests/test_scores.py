@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tauflow.neural import noise_ceiling, noise_variance, recording, variance_explained
+from tauflow.neural import noise_ceiling, noise_variance, recording, repeated_trials, variance_explained
+from tauflow.neural.scores import ceiling_note, neuron_means
 
 RNG = np.random.default_rng(0)
 
@@ -75,3 +76,28 @@ def test_the_ceiling_is_what_the_signal_itself_explains():
 def test_conditions_that_are_not_repeated_have_no_ceiling():
     data = made(np.ones((4, 2, 1)) * np.arange(4)[:, None, None], 0.1, condition=["a", "b"])
     assert np.isnan(noise_variance(data)).all() and np.isnan(noise_ceiling(data))
+    assert ceiling_note(data) == "There is no ceiling: it takes three trials or more of a condition."
+
+
+def test_a_condition_that_is_rare_takes_no_ceiling_from_the_others():
+    signal, ids, which = drifting()
+    names = which.astype(str).astype(object)
+    names[[4, 9]] = "rare"
+    data = made(signal, 1.0, trial_id=ids, condition=names)
+    counted = np.setdiff1d(np.arange(240), [4, 9])
+    assert repeated_trials(data).sum() == 238 and not repeated_trials(data)[[4, 9]].any()
+    assert np.isnan(noise_variance(data)[:, [4, 9]]).all() and np.isfinite(noise_variance(data)[:, counted]).all()
+    at = {"train": np.ones(data.activity.shape, bool)}
+    mask = np.zeros_like(at["train"])
+    mask[:, counted] = True
+    assert noise_ceiling(data, **at) == noise_ceiling(data, mask, **at)
+    assert noise_ceiling(data) == pytest.approx(variance_explained(data["activity"], signal), abs=0.03)
+    assert np.isnan(noise_ceiling(data, ~mask))
+    assert ceiling_note(data).startswith("The ceiling counts 238 of 240 trials") and ceiling_note(made(signal, 1)) == ""
+
+
+def test_the_mean_of_a_neuron_that_is_hidden_is_that_of_all_its_entries():
+    y, mask = RNG.standard_normal((4, 5, 3)) + 7, np.ones((4, 5, 3), bool)
+    mask[:, :, 1] = mask[0, 0, 2] = False
+    wanted = [y[..., 0].mean(), y[..., 1].mean(), (y[..., 2].sum() - y[0, 0, 2]) / 19]
+    np.testing.assert_allclose(neuron_means(y, mask), wanted, rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ _OWN = {
     **{
         name: name.replace("_", "-")
         for name in (*_LOADING, *_PREPROCESSING, "loss", "inputs", "by_epoch", "steps", "learning_rate", "units",
-                     "seeds", "masks", "hide", "seed", "rank", "ranks", "out", "resume", "file", "progress")
+                     "seeds", "masks", "hide", "seed", "rank", "ranks", "out", "resume")
     },
 }  # fmt: skip
 
@@ -117,7 +118,12 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     preprocessing = {name: given.pop(name) for name in _PREPROCESSING if name in given}
     if "time_constant" in given:
         given["time_constant_s"] = given.pop("time_constant")
+    from tauflow.names import check_name
+    from tauflow.neural.training import Options
+
     others = settings(given.pop("set", []), _OWN)
+    for name in others:
+        check_name("option", name, [field.name for field in dataclasses.fields(Options)], of="a fit")
     return {**given, **others, "loading": loading, "preprocessing": preprocessing}
 
 

@@ -173,9 +173,7 @@ def fit_sentences(study: RecordingStudy) -> list[str]:
         )
     if chosen is not None and study.scores is not None and 1 < chosen == int(study.scores["rank"].max()):
         sentences.append("The rank chosen is the largest that was tried; try larger ones (--ranks).")
-    if math.isnan(study.ceiling):
-        sentences.append("There is no ceiling: it takes three trials or more of each condition.")
-    return sentences
+    return sentences + study.notes
 
 
 def claim_line(name: str, holds: bool, measured: Mapping[str, Any], sentence: str) -> Text:

@@ -3,11 +3,17 @@
 from tauflow.neural.cross_validation import choose_rank, cross_validate
 from tauflow.neural.fit import Fit, fit_low_tensor_rank, load_fit
 from tauflow.neural.loading import load_recording
-from tauflow.neural.masks import Masks, block_masks
+from tauflow.neural.masks import Masks, block_masks, draw_masks, hidden_block
 from tauflow.neural.nwb import bin_spikes
 from tauflow.neural.preprocessing import crop, scale, select_neurons, smooth, subtract_baseline, to_rates
 from tauflow.neural.recording import check_recording, recording
-from tauflow.neural.scores import condition_means, noise_ceiling, noise_variance, variance_explained
+from tauflow.neural.scores import (
+    condition_means,
+    noise_ceiling,
+    noise_variance,
+    repeated_trials,
+    variance_explained,
+)
 
 __all__ = [
     "Fit",
@@ -19,12 +25,15 @@ __all__ = [
     "condition_means",
     "crop",
     "cross_validate",
+    "draw_masks",
     "fit_low_tensor_rank",
+    "hidden_block",
     "load_fit",
     "load_recording",
     "noise_ceiling",
     "noise_variance",
     "recording",
+    "repeated_trials",
     "scale",
     "select_neurons",
     "smooth",

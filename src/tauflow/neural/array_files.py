@@ -94,7 +94,7 @@ def read_xarray(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[st
                 )
             arrays[name] = np.ascontiguousarray(data[name].transpose("time", "trial", "neuron").values)
             attributes["unit"] = data[name].attrs.get("unit")
-    attributes |= {name: data.attrs[name] for name in ("source", "align") if name in data.attrs}
+    attributes |= {name: data.attrs[name] for name in ("source", "align", "smoothed_s") if name in data.attrs}
     attributes |= {name: json.loads(data.attrs[name]) for name in ("dropped", "steps") if name in data.attrs}
     return arrays, attributes
 
@@ -159,6 +159,7 @@ def assemble(
         dropped=dropped,
         steps=attributes.get("steps", ()),
         unit=attributes.get("unit"),
+        smoothed_s=float(attributes.get("smoothed_s", 0.0)),
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from tauflow.learning import Progress
-from tauflow.neural.masks import Masks, block_masks
+from tauflow.neural.masks import Masks, draw_masks
+from tauflow.neural.recording import listed
 from tauflow.neural.training import Options, Problem, best, train
 
 
@@ -39,7 +40,7 @@ def cross_validate(
         units: Number of units, or several to try.
         seeds: Number of starts that are tried on each mask, with a fifth of the updates each; one may lead to a poor
             local minimum.
-        masks: Masks, or how many to draw by `block_masks`. Standard errors of a few are themselves uncertain: with two
+        masks: Masks, or how many to draw by `draw_masks`. Standard errors of a few are themselves uncertain: with two
             masks chance may choose a rank too large.
         key: JAX random key.
         out: Folder for checkpoints, one for each rank and number of units; None keeps everything in memory.
@@ -72,8 +73,7 @@ def cross_validate(
             raise ValueError(f"{name} is {values!r}; it must hold whole numbers from 1, for example {name}=3.")
     mask_key, fit_key = jax.random.split(key)
     if isinstance(masks, int):
-        shape: Any = dict(recording.sizes)
-        masks = [block_masks(shape, key=each) for each in jax.random.split(mask_key, masks)]
+        masks = [draw_masks(recording, key=each) for each in jax.random.split(mask_key, masks)]
     if not masks or not all(each.test.any() for each in masks):
         raise ValueError("a mask tests nothing; every mask of a cross-validation needs entries in `test`.")
     problem = Problem(recording, masks, Options(**options))
@@ -107,14 +107,17 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     """The smallest rank whose mean held-out loss is within one standard error of the best, for each number of units.
 
     Means are over masks and the standard error is that of the best rank's. It counts how hard masks are, which all
-    ranks share, so that it rather chooses a rank too small than too large. A mask on which the fit of some rank
-    diverged is left out for all.
+    ranks share, so that it rather chooses a rank too small than too large.
+
+    A rank whose fits diverged on all masks has no mean. A mask on which the fit of another rank diverged is left out
+    for all, unless no mask would be left; means are then over the masks that each rank has.
 
     Args:
         scores: As `cross_validate` gives them.
 
     Returns:
-        `chosen (units)`, `mean_test_loss` and `standard_error (units, rank)`; the latter is 0 where there is one fit.
+        `chosen (units)`, `mean_test_loss`, `standard_error` and the number of masks that count, `fits (units, rank)`;
+        the standard error is 0 where there is one fit.
 
     Raises:
         ValueError: If no fit has a finite loss.
@@ -128,24 +131,49 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     """
     ranks = scores["rank"].values
     losses = scores["test_loss"].transpose("units", "rank", "mask").values
-    known = np.isfinite(losses).all(axis=1, keepdims=True)  # (units, 1, mask): means of all ranks over the same masks
-    losses = np.where(known | ~known.any(axis=2, keepdims=True), losses, np.nan)
-    order = np.argsort(ranks)
-    chosen, means, errors = [], np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
+    finite = np.isfinite(losses)
+    shared = (finite | ~finite.any(axis=2, keepdims=True)).all(axis=1, keepdims=True)  # (units, 1, mask)
+    counted = finite & (shared | ~shared.any(axis=2, keepdims=True))
+    means, errors = np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
     for u, r in np.ndindex(*losses.shape[:2]):
-        known = losses[u, r][np.isfinite(losses[u, r])]
-        means[u, r] = known.mean() if known.size else np.nan
-        errors[u, r] = known.std(ddof=1) / np.sqrt(known.size) if known.size > 1 else 0.0
+        own = losses[u, r][counted[u, r]]
+        means[u, r] = own.mean() if own.size else np.nan
+        errors[u, r] = own.std(ddof=1) / np.sqrt(own.size) if own.size > 1 else 0.0
+    chosen = []
     for mean, error in zip(means, errors, strict=True):
         if not np.isfinite(mean).any():
             raise ValueError("no fit has a finite held-out loss; choose a smaller learning_rate.")
-        best = int(np.nanargmin(mean))
-        chosen.append(ranks[next(i for i in order if mean[i] <= mean[best] + error[best])])
+        lowest = int(np.nanargmin(mean))
+        chosen.append(ranks[mean <= mean[lowest] + error[lowest]].min())
     return xr.Dataset(
         {
             "chosen": ("units", np.array(chosen)),
             "mean_test_loss": (("units", "rank"), means),
             "standard_error": (("units", "rank"), errors),
+            "fits": (("units", "rank"), counted.sum(axis=2)),
         },
         {"units": scores["units"].values, "rank": ranks},
     )
+
+
+def fits_note(scores: xr.Dataset) -> str:
+    """What a reader of losses over ranks must know: which masks are left out because fits diverged; empty if none.
+
+    Args:
+        scores: As `cross_validate` gives them.
+
+    Example:
+        >>> scores = xr.Dataset({"test_loss": (("units", "rank", "mask"), [[[0.5, 0.4], [np.nan, 0.3]]])},
+        ...                     {"units": [10], "rank": [1, 2]})
+        >>> fits_note(scores)
+        'Some fits diverged; losses of rank 1, 2 are means over 1 of 2 masks.'
+    """
+    fits, masks = choose_rank(scores)["fits"].values.min(axis=0), scores.sizes["mask"]
+    ranks = scores["rank"].values
+    said = [
+        f"losses of rank {listed(ranks[fits == count])} are means over {count} of {masks} masks"
+        if count
+        else f"there are none of rank {listed(ranks[fits == 0])}"
+        for count in sorted(set(fits.tolist()) - {masks}, reverse=True)
+    ]
+    return f"Some fits diverged; {' and '.join(said)}." if said else ""

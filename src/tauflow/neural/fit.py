@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from tauflow.analysis.arguments import real_array
 from tauflow.learning import Progress
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.checks import check_size
 from tauflow.networks.trial_factors import predict_factors
-from tauflow.neural.masks import Masks, block_masks
+from tauflow.neural.masks import Masks, draw_masks
 from tauflow.neural.scores import noise_ceiling, variance_explained
 from tauflow.neural.training import Options, Problem, best, train
 from tauflow.run import Run, RunError, read_store, run_attributes
@@ -69,12 +70,17 @@ class Fit(Run):
 
         Args:
             run: Position of the member; there is one, 0.
-            snapshot: Without effect: the network has the weights of all trials.
+            snapshot: Not for a fit: the network has the weights of all trials.
             like: Not for a fit.
 
         Raises:
-            RunError: If `like` is given.
+            RunError: If `snapshot` or `like` is given.
         """
+        if snapshot != -1:
+            raise RunError(
+                f"snapshot is {snapshot}; the network of a Fit has the weights of all trials, so leave it out, or take "
+                f'those of one trial as factors: fit.weights("W", snapshot={snapshot}).'
+            )
         if like is not None:
             raise RunError("A Fit is a LowTensorRankRNN; leave like= out, or take its arrays from fit.data.")
         prefix = "parameter_"
@@ -82,48 +88,53 @@ class Fit(Run):
         arrays = {name: jnp.asarray(self.data[prefix + name].values[run]) for name in kept}
         return LowTensorRankRNN(**arrays, **self.static(run))
 
-    def predict(self, trial_ids: ArrayLike | None = None, conditions: Sequence[str] | None = None) -> xr.DataArray:
+    def predict(
+        self,
+        trial_ids: ArrayLike | None = None,
+        conditions: Sequence[str] | None = None,
+        epochs: Sequence[str] | None = None,
+    ) -> xr.DataArray:
         """Activity as the network has it, in the recording's unit and without noise.
 
         Args:
-            trial_ids: Trials to predict, shape (trial,): those of the recording by default. Others are predicted from
-                strengths that go on smoothly between the fitted ones, as if learning had gone on there too.
+            trial_ids: Trials to predict, whole numbers, shape (trial,): those of the recording by default. Others are
+                predicted from strengths that go on smoothly between the fitted ones, as if learning had gone on there
+                too.
             conditions: Condition of each of these trials, among those of the recording; known for recorded trials.
+            epochs: Epoch of each of these trials, among those of the recording, which matters in a fit `by_epoch`: what
+                goes on smoothly does so within an epoch. By default that of the nearest recorded trial.
 
         Returns:
             Activity (time, trial, neuron), with labels.
 
         Raises:
-            ValueError: If a condition is missing or was not recorded.
+            ValueError: If an id is no whole number, or a condition or epoch is missing or was not recorded.
         """
         data, network = self.data, self.network()
         ids, names = data["trial_id"].values, data["condition"].values
         if trial_ids is not None:
-            asked = np.asarray(trial_ids)
+            asked = _whole_ids(trial_ids)
             known = dict(zip(ids.tolist(), names.tolist(), strict=True))
             names = np.array([known.get(int(i), "") for i in asked] if conditions is None else conditions)
-            network, ids = self._at(network, asked), asked
+            network, ids = self._at(network, asked, epochs), asked
         kinds = data["conditions"].values.tolist()
-        unknown = sorted(set(names.tolist()) - set(kinds))
-        if unknown or len(names) != len(ids):
-            raise ValueError(
-                f"conditions are {sorted(set(names.tolist()))} for {len(ids)} trials; there must be one for each, of "
-                f"those recorded: {kinds}."
-            )
+        _check_known("conditions", names, kinds, len(ids))
         where = jnp.asarray([kinds.index(name) for name in names.tolist()], jnp.int32)
         outputs = np.asarray(network(where, data.sizes["time"]).outputs, np.float64)
         activity = data["centre"].values + data["size"].values * outputs
         labels = {"time": data["time"], "trial_id": ("trial", ids), "condition": ("trial", names)}
         return xr.DataArray(activity, labels, ("time", "trial", "neuron"), "activity")
 
-    def _at(self, network: LowTensorRankRNN, ids: NDArray[Any]) -> LowTensorRankRNN:
+    def _at(self, network: LowTensorRankRNN, ids: NDArray[np.int64], epochs: Sequence[str] | None) -> LowTensorRankRNN:
         """The network with the strengths of other trials."""
         options, data = self.options, self.data
-        fitted, epochs = data["trial_id"].values, data["epoch"].values
+        fitted, recorded = data["trial_id"].values, data["epoch"].values
         nearest = np.abs(ids[:, None] - fitted).argmin(axis=1)  # (trial,)
-        A = options.covariance(epochs)(ids, fitted, epochs[nearest])
+        own = recorded[nearest] if epochs is None else np.asarray(epochs)
+        _check_known("epochs", own, np.unique(recorded).tolist(), len(ids))
+        A = options.covariance(recorded)(ids, fitted, own)
         strengths = predict_factors(
-            network.c_latent, network.c_offset, network.smoothing, A, sigma=options.sigma
+            network.c_latent, network.c_offset, network.smoothing, A, sigma=options.sigma, form=options.form
         )  # (trial, R)
         known = np.isin(ids, fitted)  # then the nearest trial is that one
         strengths[known] = np.asarray(network.trial_factors)[nearest[known]]
@@ -153,7 +164,7 @@ class Fit(Run):
         """The largest `score` that the noise of single trials allows; arguments as for `score`.
 
         Returns:
-            See `tauflow.neural.noise_ceiling`; NaN where conditions are not repeated.
+            See `tauflow.neural.noise_ceiling`; NaN where no condition is repeated.
         """
         masks = self.masks
         own = recording.assign(activity=recording["activity"] / self.data["size"].values)
@@ -183,7 +194,8 @@ def fit_low_tensor_rank(
             is not needed: for squared errors every neuron is centred and divided by its standard deviation.
         rank: Number of components R.
         units: Number of units n of the network; more than neurons are allowed.
-        masks: What to fit and what to hold out; `block_masks` by default. With nothing to test it takes all steps.
+        masks: What to fit and what to hold out; `draw_masks` by default, whose blocks grow with smoothing. With nothing
+            to test it takes all steps.
         starts: How many starts to try, side by side on all cores, with a fifth of the updates each (four make 80 % more
             of them); the one with the lowest loss on the fitted entries goes on, `fit.configuration["leaders"]`. One
             start may lead to a poor local minimum, most of all with `loss="poisson"`.
@@ -203,7 +215,7 @@ def fit_low_tensor_rank(
     Source: pellegrino2023, supplement A.1. Deviation from print: see `LowTensorRankRNN` and `RecordingError`.
 
     Example:
-        >>> from tauflow.neural import recording
+        >>> from tauflow.neural import block_masks, recording
         >>> rates = np.random.default_rng(0).normal(size=(12, 24, 5))
         >>> small = {"time": 4, "trial": 6}
         >>> masks = block_masks({"time": 12, "trial": 24, "neuron": 5}, small, {"time": 2, "trial": 2},
@@ -215,7 +227,7 @@ def fit_low_tensor_rank(
     """
     check_size("starts", starts)
     mask_key, fit_key = jax.random.split(key)
-    masks = block_masks(dict(recording.sizes), key=mask_key) if masks is None else masks  # type: ignore[arg-type]
+    masks = draw_masks(recording, key=mask_key) if masks is None else masks
     problem, folder = Problem(recording, [masks], Options(**options)), None if out is None else Path(out)
     training = None if folder is None else folder / "training"
     if folder is not None and (folder / "fit.zarr").exists() and not resume:
@@ -239,6 +251,23 @@ def load_fit(path: str | Path) -> Fit:
     if data.attrs.get("kind") != "fit":
         raise RunError(f"{path} is no fit; load it with tauflow.load.")
     return Fit(data)
+
+
+def _whole_ids(trial_ids: ArrayLike) -> NDArray[np.int64]:
+    """Ids of trials (trial,), or what is wrong with them."""
+    wanted = "whole numbers, one for each trial"
+    ids = real_array("trial_ids", trial_ids, wanted=wanted)
+    if ids.ndim != 1 or (ids % 1).any():
+        raise ValueError(f"trial_ids is {trial_ids!r}; it must be {wanted}, for example [10, 11].")
+    return ids.astype(np.int64)
+
+
+def _check_known(name: str, labels: NDArray[Any], recorded: Sequence[str], trials: int) -> None:
+    if labels.shape != (trials,) or set(labels.tolist()) - set(recorded):
+        raise ValueError(
+            f"{name} are {sorted(set(labels.ravel().tolist()))} for {trials} trials; there must be one for each, of "
+            f"those recorded: {list(recorded)}."
+        )
 
 
 def _fit_of(run: Run, problem: Problem, key: jax.Array) -> Fit:
@@ -280,7 +309,9 @@ def _fit_of(run: Run, problem: Problem, key: jax.Array) -> Fit:
         "fit_look": ("fit_look", data["measurement_update"].values),
         **{name: ("run", data[name].values) for name in ("status", "stopped_at", "seed")},
     }
-    about = {name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")}
+    about = {
+        name: recording.attrs[name] for name in ("source", "align", "bin_s", "smoothed_s", "dropped", "silent", "steps")
+    }
     kept = [name for name in ("rank", "units", "fit", "starts", "leaders") if name in run.configuration]
     configuration: dict[str, Any] = {**{name: run.configuration[name] for name in kept}, "recording": about}
     configuration["key"] = np.asarray(jax.random.key_data(key)).tolist()

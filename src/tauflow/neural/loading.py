@@ -148,7 +148,7 @@ def _of_hdf5(path: Path) -> str:
         import h5py
     except ImportError:
         raise ValueError(
-            "NWB and NetCDF 4 files are read with pynwb and h5netcdf; install them with: pip install 'tauflow[data]'."
+            "NWB and NetCDF 4 files are read with pynwb and h5netcdf; install them with: pip install pynwb h5netcdf."
         ) from None
     try:
         with h5py.File(path, "r") as file:

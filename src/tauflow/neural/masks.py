@@ -6,18 +6,24 @@ instead, and only their interiors are tested: around every tested entry a margin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
 
 from tauflow.analysis.arguments import generator
+from tauflow.neural.recording import check_recording
 
 AXES = ("time", "trial", "neuron")
 HIDDEN = {"time": 10, "trial": 20, "neuron": 1}
 TESTED = {"time": 5, "trial": 10, "neuron": 1}
+REACH = 2.0  # standard deviations of a Gaussian by which activity was smoothed; farther away it tells next to nothing
 
 
 class Masks(NamedTuple):
@@ -85,6 +91,88 @@ def block_masks(
         hidden[whole] = True
         test[_slices([c + m for c, m in zip(corner, margins, strict=True)], tested_sizes)] = True
     return Masks(~hidden, test)
+
+
+def hidden_block(data: xr.Dataset) -> tuple[int, int]:
+    """Bins and trials of a block that is hidden by default: 10 and 20, and more bins where smoothing reaches further.
+
+    Args:
+        data: A recording.
+
+    Returns:
+        As many bins that those tested, the middle half, lie two standard deviations of the smoothing away from what is
+        fitted; and trials.
+
+    Example:
+        >>> from tauflow.neural import recording, smooth
+        >>> made = recording(np.random.default_rng(0).normal(size=(60, 40, 5)), kind="rates", time=0.01 * np.arange(60))
+        >>> hidden_block(made), hidden_block(smooth(made, 0.04))
+        ((10, 20), (32, 20))
+    """
+    share = (HIDDEN["time"] - TESTED["time"]) / (2 * HIDDEN["time"])  # margin of a block, on either side
+    reach = REACH * data.attrs["smoothed_s"] / data.attrs["bin_s"] / share
+    return max(HIDDEN["time"], math.ceil(round(reach, 6))), HIDDEN["trial"]
+
+
+def draw_masks(data: xr.Dataset, hide: tuple[int, int] | None = None, *, key: jax.Array) -> Masks:
+    """Hide blocks of a recording, of which the middle half along time and trials is tested.
+
+    Args:
+        data: A recording.
+        hide: Bins and trials of a block of one neuron; `hidden_block` by default.
+        key: JAX random key.
+
+    Returns:
+        The masks, see `block_masks`.
+
+    Raises:
+        ValueError: If `data` is no recording, or a block is larger than it.
+
+    Example:
+        >>> from tauflow.neural import recording
+        >>> made = recording(np.random.default_rng(0).normal(size=(60, 40, 5)), kind="rates", time=0.01 * np.arange(60))
+        >>> masks = draw_masks(made, (6, 8), key=jax.random.key(0))
+        >>> round(1 - float(masks.train.mean()), 1)
+        0.2
+    """
+    check_recording(data)
+    sizes, block = {axis: data.sizes[axis] for axis in AXES}, hidden_block(data) if hide is None else hide
+    hidden = dict(zip(("time", "trial"), block, strict=True))
+    if any(hidden[axis] > sizes[axis] for axis in hidden):
+        least, of = hidden_block(data)[0], f"the recording has {sizes['time']} bins and {sizes['trial']} trials"
+        bins, trials = (max(1, sizes[axis] // 3) for axis in hidden)
+        if hide is None and least > max(bins, HIDDEN["time"]):
+            raise ValueError(
+                f"activity is smoothed by {data.attrs['smoothed_s']:g} s, so that a hidden block needs {least} bins, "
+                f"and {of}; smooth less, or fit a longer window."
+            )
+        raise ValueError(
+            f"hide is {block}, bins and trials of a hidden block, and {of}; choose smaller blocks, for example "
+            f"hide=({bins}, {trials})."
+        )
+    tested = {axis: max(1, size * TESTED[axis] // HIDDEN[axis]) for axis, size in hidden.items()}
+    return block_masks(sizes, hidden, tested, key=key)
+
+
+def warn_of_leaks(masks: Sequence[Masks], data: xr.Dataset) -> None:
+    """Warn where smoothing tells of what is tested: where fitted entries lie within two standard deviations of it.
+
+    Args:
+        masks: The masks.
+        data: The recording.
+    """
+    reach = math.ceil(round(REACH * data.attrs["smoothed_s"] / data.attrs["bin_s"], 6)) - 1  # bins
+    if reach < 1:
+        return
+    told = [maximum_filter1d(each.train.view(np.uint8), 2 * reach + 1, axis=0, mode="constant") for each in masks]
+    shares = [(near & each.test).sum() / max(each.test.sum(), 1) for near, each in zip(told, masks, strict=True)]
+    if max(shares, default=0) > 0:
+        warnings.warn(
+            f"activity is smoothed by {data.attrs['smoothed_s']:g} s, and {100 * max(shares):.0f} % of the entries "
+            "tested lie so near to fitted ones that their noise leaks into the fit and scores come out too high; hide "
+            f"blocks of {hidden_block(data)[0]} bins or more, or smooth less.",
+            stacklevel=4,
+        )
 
 
 def _slices(corner: list[int], sizes: tuple[int, ...]) -> tuple[slice, ...]:

@@ -114,7 +114,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         from pynwb import NWBHDF5IO
     except ImportError:
-        raise ValueError("An NWB file is read with pynwb; install it with: pip install 'tauflow[data]'.") from None
+        raise ValueError("An NWB file is read with pynwb; install it with: pip install pynwb.") from None
     with ExitStack() as stack:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Ignoring the following cached namespace")  # of older versions

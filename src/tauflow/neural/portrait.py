@@ -8,10 +8,12 @@ more freedom than that, and Kruskal's condition (`tauflow.analysis.is_unique`) s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -20,11 +22,11 @@ from numpy.typing import NDArray
 from tauflow.analysis import is_unique
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.trial_factors import predict_factors
-from tauflow.neural.cross_validation import choose_rank
+from tauflow.neural.cross_validation import choose_rank, fits_note
 from tauflow.neural.fit import Fit
 from tauflow.neural.portrait_neurons import neurons_of
 from tauflow.neural.recording import check_recording
-from tauflow.neural.scores import condition_means, variance_explained
+from tauflow.neural.scores import ceiling_note, condition_means, variance_explained
 from tauflow.neural.stages import Stage, stages
 from tauflow.neural.state_space import fixed_points, plane_that_tells, state_space, telling, tracked
 from tauflow.precision import cast, float64
@@ -66,7 +68,7 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     Attributes: `explained`, `ceiling`, `condition_means` (what trial-averaged conditions of the fitted entries explain
     of the held-out ones, hence without learning), `deviance_explained` (NaN unless Poisson), `arrows_tell` and
     `arrows_tell_within` (see `tauflow.neural.state_space.Telling`), `edge` (of stability of the origin, NaN where it is
-    no fixed point), `unique` (Kruskal's condition), and others.
+    no fixed point), `unique` (Kruskal's condition), `notes` (JSON text: sentences that a reader must know), and others.
 
     Args:
         fit: The fit.
@@ -91,7 +93,8 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
         z = np.asarray(network.simulate(where, recording.sizes["time"])[0])  # (time, trial, R + m)
         a, c, b = (np.asarray(each) for each in network.W)
     A = fit.options.covariance(recording["epoch"].values)(recording["trial_id"].values)  # (trial, trial)
-    smooth = predict_factors(network.c_latent, network.c_offset, network.smoothing, A, sigma=fit.options.sigma)
+    sigma, form = fit.options.sigma, fit.options.form
+    smooth = predict_factors(network.c_latent, network.c_offset, network.smoothing, A, sigma=sigma, form=form)
     kept = stages(recording["epoch"].values, recording["condition"].values)
     parts = {
         "columns": (("unit", "component"), a),
@@ -111,9 +114,11 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     }
     latents = z[..., : c.shape[1]]  # (time, trial, R)
     data = xr.Dataset(parts | _latents(recording, kept, latents, names) | _scores(scores), labels)
-    data.attrs = _about(fit, recording, network) | {"unique": int(is_unique([a, smooth, b], ALIKE))}
-    plane, said = _plane(network, z, data)
-    return data.assign(plane).merge(neurons_of(fit, recording, kept, names)).assign_attrs(data.attrs | said)
+    said = [ceiling_note(recording), "" if scores is None else fits_note(scores)]
+    notes = json.dumps([note for note in said if note])
+    data.attrs = _about(fit, recording, network) | {"notes": notes, "unique": int(is_unique([a, smooth, b], ALIKE))}
+    plane, told = _plane(network, z, data)
+    return data.assign(plane).merge(neurons_of(fit, recording, kept, names)).assign_attrs(data.attrs | told)
 
 
 def _in_order(names: NDArray[Any]) -> NDArray[np.int64]:
@@ -223,18 +228,20 @@ def _paths(network: LowTensorRankRNN, cases: NDArray[Any], steps: int) -> NDArra
     """Coordinates from the start of every condition on at given strengths, (case, condition, time + 1, R + m)."""
     kinds = len(network.z0)
     with float64():
-        new = {
-            "c_latent": jnp.asarray(np.repeat(cases, kinds, axis=0)),
-            "c_offset": jnp.zeros(cases.shape[1]),
-            "smoothing": jnp.eye(kinds * len(cases)),
-        }
-        case = eqx.tree_at(lambda net: [getattr(net, name) for name in new], network, list(new.values()))
-        z = np.asarray(
-            case.simulate(np.tile(np.arange(kinds), len(cases)), steps)[0]
-        )  # (time, case · condition, R + m)
-        start = np.tile(np.asarray(network.z0), (len(cases), 1))
-    z = np.concatenate([np.pad(start, ((0, 0), (0, z.shape[2] - start.shape[1])))[None], z])
-    return z.reshape(steps + 1, len(cases), kinds, -1).transpose(1, 2, 0, 3)
+
+        def of(strengths: jax.Array) -> jax.Array:
+            """Coordinates (condition, time, R + m) of a trial of each condition, all with these strengths."""
+            new = {
+                "c_latent": jnp.tile(strengths, (kinds, 1)),
+                "c_offset": jnp.zeros(cases.shape[1]),
+                "smoothing": jnp.eye(kinds),
+            }
+            case = eqx.tree_at(lambda net: [getattr(net, name) for name in new], network, list(new.values()))
+            return case.simulate(np.arange(kinds), steps)[0].swapaxes(0, 1)
+
+        z = np.asarray(jax.vmap(of)(jnp.asarray(cases)))  # (case, condition, time, R + m)
+        start = np.pad(np.asarray(network.z0), ((0, 0), (0, z.shape[3] - network.z0.shape[1])))
+    return np.concatenate([np.broadcast_to(start[:, None], (len(cases), kinds, 1, z.shape[3])), z], axis=2)
 
 
 def _starts(paths: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -282,6 +289,7 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
         "chosen_rank": ("units", picked["chosen"].values),
         "held_out_loss": (("units", "rank"), picked["mean_test_loss"].values),
         "held_out_loss_error": (("units", "rank"), picked["standard_error"].values),
+        "held_out_fits": (("units", "rank"), picked["fits"].values),
     }
     dims = ("units", "rank", "mask")
     each = {"held_out_loss_each": "test_loss", "held_out_explained": "explained_test",
@@ -318,5 +326,8 @@ def _about(fit: Fit, recording: xr.Dataset, network: LowTensorRankRNN) -> dict[s
             for name in ("created", "device", "versions", "network")
             if name in fit.data.attrs
         },
-        **{name: recording.attrs[name] for name in ("source", "align", "bin_s", "dropped", "silent", "steps")},
+        **{
+            name: recording.attrs[name]
+            for name in ("source", "align", "bin_s", "smoothed_s", "dropped", "silent", "steps")
+        },
     }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from tauflow.neural.fit import Fit
-from tauflow.neural.scores import noise_variance
+from tauflow.neural.scores import neuron_means, noise_variance
 from tauflow.neural.stages import Stage
 
 SMOOTHING_BINS = 2.0  # sd of the Gaussian that counts of spikes are smoothed with, to be seen
@@ -73,13 +73,13 @@ def _by_neuron(
     y: NDArray[np.float64], model: NDArray[Any], noise: NDArray[Any], train: NDArray[Any], test: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Variance explained and its ceiling of each neuron, as `variance_explained` and `noise_ceiling` have them."""
-    count = train.sum(axis=(0, 1))
-    fitted = np.sum(y, axis=(0, 1), where=train) / np.maximum(count, 1)
-    centre = np.where(count > 0, fitted, y.mean(axis=(0, 1)))  # (neuron,)
-    whole = np.sum((y - centre) ** 2, axis=(0, 1), where=test)
-    left = [np.sum(each, axis=(0, 1), where=test) for each in ((y - model) ** 2, noise)]
-    safe = np.where(whole > 0, whole, np.nan)
-    return 1 - left[0] / safe, 1 - left[1] / safe
+    off = (y - neuron_means(y, train)) ** 2
+
+    def share(left: NDArray[np.float64], where: NDArray[Any]) -> NDArray[np.float64]:
+        whole = np.sum(off, axis=(0, 1), where=where)
+        return np.asarray(1 - np.sum(left, axis=(0, 1), where=where) / np.where(whole > 0, whole, np.nan))
+
+    return share((y - model) ** 2, test), share(noise, test & np.isfinite(noise))
 
 
 def _rates(recording: xr.Dataset, model: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:

@@ -20,6 +20,7 @@ Means and filters are computed in float64; activity stays float32.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def smooth(data: xr.Dataset, sd_s: float) -> xr.Dataset:
         sd_s: Standard deviation in seconds (0.04 in pellegrino2023), half a bin or more.
 
     Returns:
-        A recording of kind "rates".
+        A recording of kind "rates", whose attribute `smoothed_s` says how much it is smoothed in all.
 
     Raises:
         ValueError: If `data` is no recording, or `sd_s` is no such number.
@@ -88,7 +89,8 @@ def smooth(data: xr.Dataset, sd_s: float) -> xr.Dataset:
     if bins < 0.5:
         raise ValueError(f"sd_s is {sd_s:g} s, under half a bin of {data.attrs['bin_s']:g} s; leave smoothing away.")
     values = gaussian_filter1d(data["activity"].values, bins, axis=0, output=np.float64, mode="reflect")
-    return _stepped(data, values, f"smoothed over time by a Gaussian, sd {sd_s:g} s, mirrored at the ends")
+    done = _stepped(data, values, f"smoothed over time by a Gaussian, sd {sd_s:g} s, mirrored at the ends")
+    return done.assign_attrs(smoothed_s=math.hypot(data.attrs["smoothed_s"], sd_s))
 
 
 def subtract_baseline(data: xr.Dataset, window: tuple[float, float]) -> xr.Dataset:

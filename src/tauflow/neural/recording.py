@@ -8,9 +8,10 @@
 | `condition`, `epoch` | (trial,) | labels |
 | `neuron_id` | (neuron,) | labels |
 
-Attributes: `kind` ("recording"), `source` (name of the file), `bin_s`, `align` (the event), and as JSON text `dropped`
-(trials left out: `trial_id` and `reason` of each), `silent` (neurons that never fire) and `steps` (what was done to the
-activity, in words).
+Attributes: `kind` ("recording"), `source` (name of the file), `bin_s`, `smoothed_s` (standard deviation of the Gaussian
+by which activity was smoothed over time, 0 if it was not), `align` (the event), and as JSON text `dropped` (trials left
+out: `trial_id` and `reason` of each), `silent` (neurons that never fire) and `steps` (what was done to the activity, in
+words).
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from tauflow.analysis.arguments import numeric, real_array
 from tauflow.names import check_name
+from tauflow.networks.checks import is_number
 
 DIMS = ("time", "trial", "neuron")
 KINDS = ("rates", "spikes")
 _UNITS = {"rates": "Hz", "spikes": "spikes per bin"}
 _COORDINATES = {"time": "time", "trial_id": "trial", "condition": "trial", "epoch": "trial", "neuron_id": "neuron"}
-_ATTRIBUTES = ("kind", "source", "bin_s", "align", "dropped", "silent", "steps")
+_ATTRIBUTES = ("kind", "source", "bin_s", "smoothed_s", "align", "dropped", "silent", "steps")
 _UNEVEN = 0.01  # of a bin: what rounding to float32 may have done to times
 
 
@@ -49,6 +51,7 @@ def recording(
     dropped: Iterable[Mapping[str, Any]] = (),
     steps: Iterable[str] = (),
     unit: str | None = None,
+    smoothed_s: float = 0.0,
 ) -> xr.Dataset:
     """Make a recording of arrays.
 
@@ -65,13 +68,15 @@ def recording(
         dropped: Trials left out, each with `trial_id` and `reason`.
         steps: What was done to the activity before, in words.
         unit: Unit of rates if not Hz.
+        smoothed_s: Standard deviation in seconds of a Gaussian by which the activity was smoothed over time before;
+            blocks that are held out of a fit grow with it.
 
     Returns:
         The recording. Neurons that never fire stay in it; one warning names them.
 
     Raises:
         ValueError: If an array has the wrong shape or kind of number, the activity is NaN or infinite somewhere, counts
-            are negative or not whole, times are uneven, ids repeat, or a label is missing.
+            are negative or not whole, times are uneven, ids repeat, a label is missing, or `smoothed_s` is negative.
 
     Example:
         >>> spikes = [[[0, 1]], [[2, 0]], [[1, 1]]]  # 3 bins, 1 trial, 2 neurons
@@ -80,6 +85,8 @@ def recording(
         ({'time': 3, 'trial': 1, 'neuron': 2}, 0.01)
     """
     check_name("kind of activity", kind, KINDS)
+    if not (is_number(smoothed_s) and 0 <= smoothed_s < np.inf):
+        raise ValueError(f"smoothed_s is {smoothed_s!r}; it must be a number of seconds >= 0, such as 0.04.")
     values = _as_activity(activity, kind)
     _, trials, neurons = values.shape
     seconds, bin_s = _as_time(time)
@@ -103,7 +110,13 @@ def recording(
                 f"{name} has shape {values_of.shape}; it must be ({data.sizes[dim]},), one for each {dim}."
             )
         data = data.assign_coords({name: (dim, values_of, {"unit": "s"} if name == "time" else {})})
-    data.attrs |= {"source": source, "bin_s": bin_s, "align": align, "dropped": json.dumps(list(dropped))}
+    data.attrs |= {
+        "source": source,
+        "bin_s": bin_s,
+        "smoothed_s": float(smoothed_s),
+        "align": align,
+        "dropped": json.dumps(list(dropped)),
+    }
     silent = data["neuron_id"].values[~data["activity"].values.any(axis=(0, 1))].tolist()
     data.attrs |= {"silent": json.dumps(silent), "steps": json.dumps(list(steps))}
     check_recording(data)

@@ -35,9 +35,29 @@ def variance_explained(
     if y.ndim != 3 or y.shape != guess.shape:
         raise ValueError(f"predicted has shape {guess.shape}; it must be that of activity, (time, trial, neuron).")
     where = _mask("mask", mask, y.shape)
-    centre = _means(y, where if train is None else _mask("train", train, y.shape))
+    centre = neuron_means(y, where if train is None else _mask("train", train, y.shape))
     whole = np.sum((y - centre) ** 2, where=where)
     return float(1 - np.sum((y - guess) ** 2, where=where) / whole) if whole > 0 else float("nan")
+
+
+def neuron_means(activity: ArrayLike, mask: NDArray[np.bool_]) -> FloatArray:
+    """The mean of each neuron over the entries of a mask; over all of its entries where the mask has none.
+
+    Args:
+        activity: Shape (time, trial, neuron).
+        mask: Entries to average over, same shape.
+
+    Returns:
+        Shape (neuron,), in the activity's unit.
+
+    Example:
+        >>> neuron_means([[[1.0, 5.0]], [[2.0, 7.0]]], np.array([[[True, False]], [[False, False]]]))
+        array([1., 6.])
+    """
+    y = np.asarray(activity, np.float64)
+    count = mask.sum(axis=(0, 1))
+    total = np.sum(y, axis=(0, 1), where=mask)
+    return np.where(count > 0, total / np.maximum(count, 1), y.mean(axis=(0, 1)))
 
 
 def condition_means(activity: ArrayLike, conditions: ArrayLike, mask: ArrayLike | None = None) -> FloatArray:
@@ -61,13 +81,30 @@ def condition_means(activity: ArrayLike, conditions: ArrayLike, mask: ArrayLike 
     """
     y, names = np.asarray(activity, np.float64), np.asarray(conditions)
     where = _mask("mask", mask, y.shape)
-    means = np.broadcast_to(_means(y, where), y.shape).copy()
+    alone = neuron_means(y, where)
+    means = np.empty_like(y)
     for name in np.unique(names):
         here = names == name
         count = where[:, here].sum(axis=1, keepdims=True)
         total = np.sum(y[:, here], axis=1, keepdims=True, where=where[:, here])
-        means[:, here] = np.where(count > 0, total / np.maximum(count, 1), means[:1, :1])
+        means[:, here] = np.where(count > 0, total / np.maximum(count, 1), alone)
     return means
+
+
+def repeated_trials(recording: xr.Dataset) -> NDArray[np.bool_]:
+    """Which trials tell about noise, shape (trial,): those whose condition has three or more.
+
+    Args:
+        recording: A recording, see `tauflow.neural.recording`.
+
+    Example:
+        >>> from tauflow.neural.recording import recording
+        >>> names = ["left", "left", "right", "left"]
+        >>> repeated_trials(recording(np.ones((2, 4, 1)), kind="rates", time=[0.0, 0.1], condition=names)).tolist()
+        [True, True, False, True]
+    """
+    _, which, counts = np.unique(recording["condition"].values, return_inverse=True, return_counts=True)
+    return np.asarray(counts[which] >= 3)
 
 
 def noise_variance(recording: xr.Dataset) -> FloatArray:
@@ -97,10 +134,8 @@ def noise_variance(recording: xr.Dataset) -> FloatArray:
     y = np.asarray(recording["activity"].values, np.float64)  # (time, trial, neuron)
     ids = recording["trial_id"].values.astype(np.float64)
     conditions, noise = recording["condition"].values, np.full(y.shape, np.nan)
-    for condition in np.unique(conditions):
+    for condition in np.unique(conditions[repeated_trials(recording)]):
         here = np.flatnonzero(conditions == condition)
-        if len(here) < 3:
-            continue
         before, at, after = here[:-2], here[1:-1], here[2:]
         w = ((ids[after] - ids[at]) / (ids[after] - ids[before]))[:, None]  # (triple, 1)
         off = y[:, at] - w * y[:, before] - (1 - w) * y[:, after]  # (time, triple, neuron)
@@ -112,12 +147,14 @@ def noise_ceiling(recording: xr.Dataset, mask: ArrayLike | None = None, *, train
     """The largest `variance_explained` that a prediction without noise can have, from trials of one condition.
 
     Args:
-        recording: A recording with three trials or more of each condition.
+        recording: A recording. Conditions with fewer than three trials tell nothing about noise and are left out, see
+            `repeated_trials`.
         mask: As for `variance_explained`.
         train: As for `variance_explained`.
 
     Returns:
-        Ceiling, at most 1; rather too low than too high (see `noise_variance`). NaN where conditions are not repeated.
+        Ceiling, at most 1; rather too low than too high (see `noise_variance`). NaN where no condition that the mask
+        counts is repeated.
 
     Example:
         >>> from tauflow.neural.recording import recording
@@ -128,17 +165,28 @@ def noise_ceiling(recording: xr.Dataset, mask: ArrayLike | None = None, *, train
     """
     y = np.asarray(recording["activity"].values, np.float64)
     where = _mask("mask", mask, y.shape)
+    centre = neuron_means(y, where if train is None else _mask("train", train, y.shape))
+    where = where & repeated_trials(recording)[None, :, None]
     noise = noise_variance(recording)
-    centre = _means(y, where if train is None else _mask("train", train, y.shape))
     whole = np.sum((y - centre) ** 2, where=where)
     return float(1 - np.sum(noise, where=where) / whole) if whole > 0 else float("nan")
 
 
-def _means(y: FloatArray, where: NDArray[np.bool_]) -> FloatArray:
-    """Mean of each neuron over the entries of a mask, shape (neuron,); over all of it where there are none."""
-    count = where.sum(axis=(0, 1))
-    total = np.sum(y, axis=(0, 1), where=where)
-    return np.where(count > 0, total / np.maximum(count, 1), y.mean(axis=(0, 1)))
+def ceiling_note(recording: xr.Dataset) -> str:
+    """What a reader of a ceiling must know: that some trials, or all, tell nothing about noise; empty if all do.
+
+    Args:
+        recording: A recording.
+    """
+    counted = repeated_trials(recording)
+    if not counted.any():
+        return "There is no ceiling: it takes three trials or more of a condition."
+    if counted.all():
+        return ""
+    return (
+        f"The ceiling counts {counted.sum()} of {counted.size} trials; conditions of the others have fewer than three, "
+        "which tell nothing about noise."
+    )
 
 
 def _mask(name: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:

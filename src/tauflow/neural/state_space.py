@@ -211,7 +211,7 @@ def fixed_points(space: StateSpace, strengths: ArrayLike, starts: ArrayLike) -> 
             the farthest of them is left out.
 
     Returns:
-        `FixedPoints`, by their distance from the origin. None may be missed that is near a start, but others may.
+        `FixedPoints`, by their distance from the origin. Those near a start are usually found; others may be missed.
 
     Example:
         >>> one = np.ones((1, 1))

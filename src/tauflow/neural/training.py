@@ -21,9 +21,10 @@ from tauflow.learning.checkpoint import held_in
 from tauflow.names import check_name
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.condition_inputs import INPUTS, steps_until
-from tauflow.networks.trial_factors import block_by_epoch, rational_quadratic, smoothing_matrix
-from tauflow.neural.masks import Masks
+from tauflow.networks.trial_factors import FORMS, block_by_epoch, rational_quadratic, smoothing_matrix
+from tauflow.neural.masks import Masks, warn_of_leaks
 from tauflow.neural.recording import check_recording
+from tauflow.neural.scores import neuron_means
 from tauflow.objectives import RecordingError
 from tauflow.objectives.recording import entry_losses
 from tauflow.run import Run, RunError
@@ -32,6 +33,7 @@ TRAINED = ("a", "b", "c_latent", "c_offset", "z0", "W_out", "bias")
 INPUT_FIELDS = {"none": (), "free": ("W_in", "u"), "ode": ("W_in", "v0", "layers", "D")}
 OUTPUTS = {"mse": "identity", "poisson": "softplus"}
 MATRICES = ("W_out", "layers", "D")
+LOOKS = 4  # least number of looks by which a loss is judged to stand still
 COOLING = 0.4  # share of the updates over which rates fall
 TRYOUT = 0.2  # share of the updates that each of several starts gets
 STARTS = "starts"  # folder of what was tried
@@ -48,6 +50,9 @@ class Options:
         scale: Standard deviation of smooth strengths at the start, in the unit of strengths, which all begin around
             1. With the paper's 0.1 strengths that change by more move slowly.
         sigma: Standard deviation of what varies from trial to trial without being smooth.
+        form: How strengths are made of white numbers, "cholesky" or "sum", see
+            `tauflow.networks.trial_factors.smoothing_matrix`. Their covariance is rational-quadratic in a fit; a
+            network of your own takes any (`LowTensorRankRNN.random`).
         by_epoch: Whether strengths may jump between epochs.
         phi: Nonlinearity.
         decoder: "linear" or "orthonormal".
@@ -62,7 +67,7 @@ class Options:
         steps: Most updates; over the last 40 % of them both rates fall to a hundredth. Of several starts each gets a
             fifth of as many before, so that four add 80 %.
         every: Updates between two looks at the held-out loss.
-        window: Updates over which the held-out loss must stand still for the fit to end.
+        window: Updates over which the held-out loss must stand still for the fit to end, four looks or more.
         tolerance: Standard deviation of the held-out loss over the window, as a share of what a constant rate loses
             beyond a prediction of every entry (for squared errors, of the variance), below which it stands still.
             The authors' 1e-3 ends a fit that still gains 0.3 % of the variance in a window.
@@ -73,6 +78,7 @@ class Options:
     length: float = 15.0
     scale: float = 1.0
     sigma: float = 0.1
+    form: str = "cholesky"
     by_epoch: bool = False
     phi: str = "tanh"
     decoder: str = "linear"
@@ -90,6 +96,7 @@ class Options:
     def __post_init__(self) -> None:
         check_name("loss", self.loss, tuple(OUTPUTS))
         check_name("inputs", self.inputs, INPUTS)
+        check_name("form", self.form, FORMS)
         positive = ("time_constant_s", "learning_rate", "matrix_rate", "tolerance")
         whole = ("steps", "every", "window")
         for name in (*positive, *whole):
@@ -97,6 +104,11 @@ class Options:
             kinds: Any = (int, np.integer) if name in whole else (int, float, np.number)
             if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
                 raise ValueError(f"{name} is {value!r}; it must be a {'whole ' * (name in whole)}number > 0.")
+        if self.window < LOOKS * self.every:
+            raise ValueError(
+                f"window is {self.window} updates and the held-out loss is looked at every {self.every}; a window must "
+                f"hold {LOOKS} looks, so choose window={LOOKS * self.every} or a smaller every."
+            )
 
     def covariance(self, epochs: NDArray[Any]) -> Callable[..., NDArray[np.float64]]:
         """Covariance of strengths between trials of given ids and those fitted, whose epochs are given."""
@@ -133,8 +145,11 @@ class Problem:
     """A recording made ready: what the network's outputs should be, the masks, and what losses mean.
 
     For squared errors every neuron is centred and divided by its standard deviation over the entries that the first
-    mask leaves for fitting, so that all count alike and the loss is a share of the variance. All masks share these two
-    numbers of a neuron, which entries that another mask holds out have then a small part in.
+    mask leaves for fitting, so that all count alike and the loss is a share of the variance; of a neuron that it hides
+    wholly, over all entries. All masks share these two numbers of a neuron, which entries that another mask holds out
+    have then a small part in.
+
+    A warning is given where smoothing tells of what a mask holds out, see `tauflow.neural.masks.leaks`.
 
     Args:
         recording: The recording.
@@ -156,13 +171,13 @@ class Problem:
                     f"a mask has shape {each.train.shape}; it must be {activity.shape}, (time, trial, neuron), with "
                     "entries to train on and none of them tested."
                 )
+        warn_of_leaks(masks, recording)
         self.recording, self.options, self.masks = recording, options, tuple(masks)
         first = self.masks[0].train
-        count = np.maximum(first.sum(axis=(0, 1)), 1)
-        self.centre = np.sum(activity, axis=(0, 1), where=first) / count  # (neuron,)
+        self.centre = neuron_means(activity, first)
         self.size = np.ones_like(self.centre)
         if options.loss == "mse":
-            spread = np.sqrt(np.sum((activity - self.centre) ** 2, axis=(0, 1), where=first) / count)
+            spread = np.sqrt(neuron_means((activity - self.centre) ** 2, first))
             self.size = np.where(spread > 0, spread, 1.0)
             activity = (activity - self.centre) / self.size
         self.activity = activity.astype(np.float32)
@@ -208,6 +223,7 @@ class Problem:
             key=key,
             covariance=options.covariance(data["epoch"].values),
             sigma=options.sigma,
+            form=options.form,
             phi=options.phi,
             alpha=self.alpha,
             decoder=options.decoder,
@@ -224,7 +240,8 @@ class Problem:
     def smoothing(self) -> NDArray[np.float32]:
         """S of the recorded trials, shape (trial, trial), which every network of a fit has."""
         ids, epochs = (self.recording[name].values for name in ("trial_id", "epoch"))
-        return smoothing_matrix(self.options.covariance(epochs)(ids), self.options.sigma).astype(np.float32)
+        A = self.options.covariance(epochs)(ids)
+        return smoothing_matrix(A, self.options.sigma, self.options.form).astype(np.float32)
 
     def explained(self, losses: NDArray[np.floating], kind: str, mask: int) -> NDArray[np.float64]:
         """Share of the loss of a constant rate per neuron that is gone, of losses over "train" or "test" of a mask.
@@ -392,7 +409,7 @@ def leader(tried: xr.Dataset, mask: int) -> int:
 
 
 def _networks_of(tried: Run, leaders: Sequence[int], *, like: LowTensorRankRNN) -> list[LowTensorRankRNN]:
-    """Networks to go on with; one that diverged begins anew, to diverge where it is reported."""
+    """Networks to go on with; one that diverged, where all did, begins anew, and what comes of it is reported."""
     done = tried.data["status"].values == "done"
     return [tried.network(i, snapshot=-1 if done[i] else 0, like=like) for i in leaders]
 

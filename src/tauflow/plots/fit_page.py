@@ -114,6 +114,7 @@ def _notice(portrait: xr.Dataset) -> str:
             "Kruskal’s condition does not hold: other components may make the same weights, so single trial factors, "
             "columns and rows must not be read on their own. Weights, eigenvalues and flow are the same for all."
         )
+    said += [escape(note) for note in json.loads(about["notes"])]
     items = "".join(f"<li>{each}</li>" for each in said)
     return f'<div class="notice" role="note"><ul>{items}</ul></div>' if said else ""
 

@@ -16,8 +16,9 @@ from pydantic import Field
 from tauflow.names import check_name
 from tauflow.neural import (
     Masks,
-    block_masks,
     crop,
+    draw_masks,
+    hidden_block,
     load_recording,
     scale,
     select_neurons,
@@ -25,7 +26,6 @@ from tauflow.neural import (
     subtract_baseline,
     to_rates,
 )
-from tauflow.neural.masks import HIDDEN, TESTED
 from tauflow.neural.training import Options, Problem
 from tauflow.study.written import WHOLE, Configuration, as_plain
 
@@ -58,8 +58,7 @@ class RecordingConfiguration(Configuration):
         seeds: Number of starts to try, on every mask of the cross-validation and for the fit itself.
         masks: Number of masks in cross-validation; standard errors of fewer than four are themselves uncertain.
         hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested. None:
-            20 trials and 10 bins, or so many that what is tested lies two standard deviations of the smoothing away
-            from what is fitted.
+            see `tauflow.neural.hidden_block`.
         seed: The number from which all randomness comes.
         loading: Arguments of `tauflow.neural.load_recording`.
         preprocessing: What is done before the fit, see `prepare`.
@@ -138,10 +137,7 @@ class RecordingConfiguration(Configuration):
 
     def hidden(self, data: xr.Dataset) -> tuple[int, int]:
         """Bins and trials of a block that is hidden, `hide` or its default."""
-        if self.hide is not None:
-            return self.hide
-        reach = 8 * self.preprocessing.get("smooth", 0.0) / data.attrs["bin_s"]  # a quarter of a block is its margin
-        return max(HIDDEN["time"], math.ceil(round(reach, 6))), HIDDEN["trial"]
+        return hidden_block(data) if self.hide is None else self.hide
 
     def draw_masks(self, data: xr.Dataset) -> tuple[list[Masks], Masks]:
         """Masks for cross-validation, and one of its own for the fit.
@@ -149,17 +145,8 @@ class RecordingConfiguration(Configuration):
         Raises:
             ValueError: If a hidden block is larger than the recording.
         """
-        sizes, hide = {str(name): size for name, size in data.sizes.items()}, self.hidden(data)
-        hidden = dict(zip(("time", "trial"), hide, strict=True))
-        if any(hidden[axis] > sizes[axis] for axis in hidden):
-            bins, trials = (max(1, sizes[axis] // 3) for axis in hidden)
-            raise ValueError(
-                f"hide is {hide}, bins and trials of a hidden block, and the recording has {sizes['time']} bins and "
-                f"{sizes['trial']} trials; choose smaller blocks, for example hide=({bins}, {trials})."
-            )
-        tested = {axis: max(1, size * TESTED[axis] // HIDDEN[axis]) for axis, size in hidden.items()}
         keys = jax.random.split(self.keys()[0], self.masks + 1)
-        *several, last = (block_masks(sizes, hidden, tested, key=key) for key in keys)
+        *several, last = (draw_masks(data, self.hide, key=key) for key in keys)
         return several, last
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import xarray as xr
 
-from tauflow.neural.cross_validation import choose_rank, cross_validate
+from tauflow.neural.cross_validation import choose_rank, cross_validate, fits_note
 from tauflow.neural.fit import Fit, fit_low_tensor_rank
+from tauflow.neural.scores import ceiling_note
 from tauflow.run import RunError, read_store, replace_store, write_atomic_bytes, write_atomic_store
 from tauflow.run.files import as_path
 from tauflow.study.folders import first_free, make_new
@@ -53,8 +54,14 @@ class RecordingStudy:
 
     @property
     def ceiling(self) -> float:
-        """The largest share that the noise of single trials allows; NaN where conditions are not repeated."""
+        """The largest share that the noise of single trials allows; NaN where no condition is repeated."""
         return self.fit.ceiling(self.recording)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences that a reader of these numbers must know: trials and fits that do not count."""
+        said = [ceiling_note(self.recording), "" if self.scores is None else fits_note(self.scores)]
+        return [note for note in said if note]
 
     @property
     def chosen(self) -> int | None:
@@ -112,8 +119,8 @@ def study_recording(
         units: Number of units of the network; more than neurons are allowed.
         seeds: Number of starts to try, on every mask of the cross-validation and for the fit itself.
         masks: Number of masks in cross-validation; standard errors of fewer than four are themselves uncertain.
-        hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested; by
-            default (10, 20), with more bins where smoothing reaches further.
+        hide: Bins and trials of a block that is hidden from a fit, of which the middle half along both is tested; see
+            `tauflow.neural.hidden_block` for the default.
         out: The folder, which must not exist yet; by default the first free `runs/<name of the file>-<n>`.
         seed: The number from which all randomness comes.
         resume: Go on with what is in `out`, if there is something.
