@@ -62,7 +62,7 @@ def cross_validate(
         >>> from tauflow.neural import recording
         >>> made = recording(np.random.default_rng(0).normal(size=(12, 24, 5)), kind="rates",
         ...                  time=0.01 * np.arange(12))
-        >>> found = cross_validate(made, [2], 10, 2, 1, steps=40, key=jax.random.key(0))
+        >>> found = cross_validate(made, [2], 10, 1, 1, steps=40, key=jax.random.key(0))
         >>> dict(found.test_loss.sizes)
         {'units': 1, 'rank': 1, 'mask': 1}
     """

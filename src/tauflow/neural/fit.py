@@ -221,7 +221,7 @@ def fit_low_tensor_rank(
         >>> masks = block_masks({"time": 12, "trial": 24, "neuron": 5}, small, {"time": 2, "trial": 2},
         ...                     key=jax.random.key(0))
         >>> made = recording(rates, kind="rates", time=0.01 * np.arange(12))
-        >>> fit = fit_low_tensor_rank(made, rank=2, units=10, masks=masks, steps=40, key=jax.random.key(1))
+        >>> fit = fit_low_tensor_rank(made, rank=2, units=10, masks=masks, starts=1, steps=40, key=jax.random.key(1))
         >>> fit.factors.trial_factors.shape, fit.tau_unit
         ((24, 2), 'trial')
     """
