@@ -265,11 +265,13 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):
     arguments = ["study", "fixed-point", "--neurons", "16", "--seeds", "1", "--steps", "2000000", "--out", "mine"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
     child = subprocess.Popen(
         [sys.executable, "-m", "tauflow", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
     try:
+        signal.signal(signal.SIGINT, before)
         deadline = time.monotonic() + 90
         while not (tmp_path / "mine" / "state.npz").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
