@@ -85,7 +85,7 @@ def whole(tmp_path_factory):
     return study(tmp_path_factory.mktemp("whole") / "out")
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_process_killed_many_times_and_resumed_ends_bit_for_bit_the_same(tmp_path, whole, kills):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tauflow.learning", "tauflow.objectives", "tauflow.tasks"])

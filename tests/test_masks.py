@@ -1,7 +1,5 @@
 """Block masks: what is tested is surrounded by what is hidden, and hiding single entries would leak."""
 
-import warnings
-
 import jax
 import numpy as np
 import pytest
@@ -10,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
 from tauflow.neural import recording, smooth
-from tauflow.neural.masks import Masks, block_masks, draw_masks, hidden_block, warn_of_leaks
+from tauflow.neural.masks import Masks, block_masks, draw_masks, hidden_block, leak_note
+from tauflow.neural.training import Options, Problem
 
 SHAPE = {"time": 60, "trial": 100, "neuron": 20}
 
@@ -95,9 +94,7 @@ def test_blocks_grow_with_the_smoothing(noise):
                 for seen, tested in zip(*(mask.reshape(60, -1).T for mask in masks), strict=True)
                 if seen.any() and tested.any()]  # fmt: skip
         assert min(near) >= 2 * sd / 0.01, "what is tested lies two standard deviations away from what is fitted"
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            warn_of_leaks([masks], data)
+        assert leak_note([masks], data) == ""
         assert min(near) <= max(3, 2 * sd / 0.01 + 2), "and not much more"
     twice = smooth(smooth(noise, 0.03), 0.04)
     assert twice.attrs["smoothed_s"] == pytest.approx(0.05) and hidden_block(twice) == (40, 20)
@@ -110,15 +107,15 @@ def test_blocks_grow_with_the_smoothing(noise):
 def test_masks_that_smoothing_tells_of_are_warned_of(noise):
     data = smooth(noise, 0.04)
     wide, narrow = (draw_masks(data, hide, key=jax.random.key(0)) for hide in (None, (10, 20)))
-    with pytest.warns(
-        UserWarning, match=r"smoothed by 0\.04 s, and 91 % of the entries tested .* hide blocks of 32 bins"
-    ):
-        warn_of_leaks([wide, narrow], data)
+    words = r"smoothed by 0\.04 s, and 91 % of the entries tested .* hide blocks of 32 bins or more"
+    with pytest.warns(UserWarning, match=words):
+        Problem(data, [wide, narrow], Options())
     whole = Masks(np.ones(noise.activity.shape, bool), np.zeros(noise.activity.shape, bool))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_of_leaks([whole], data)
-        warn_of_leaks([narrow], noise)
+    assert leak_note([whole], data) == leak_note([wide], data) == leak_note([narrow], noise) == ""
+    near = np.abs(np.arange(60)[:, None] - np.arange(60)) <= 7  # bins, where 8 are two standard deviations
+    told = np.array([[(near[t] & narrow.train[:, k, i]).any() for k, i in np.ndindex(40, 4)] for t in range(60)])
+    share = told.reshape(60, 40, 4)[narrow.test].mean()
+    assert f"and {100 * share:.0f} % of" in leak_note([narrow], data)
 
 
 @pytest.mark.parametrize(

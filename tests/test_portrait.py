@@ -8,7 +8,7 @@ import xarray as xr
 
 import known_fit
 from tauflow.neural import Fit, noise_ceiling, variance_explained
-from tauflow.neural.portrait import portrait
+from tauflow.neural.portrait import notes_of, portrait
 from tauflow.neural.stages import stages
 from tauflow.neural.state_space import StateSpace, fixed_points, plane_that_tells, telling, tracked
 from tauflow.theory.low_tensor_rank import rank_one_fixed_points
@@ -293,3 +293,13 @@ def test_stages_follow_epochs_only_where_these_are_stretches_of_trials():
     assert [stage.name for stage in back] == ["late a 1", "late b", "late a 2"]
     for others in (["a", "b"] * 6, ["a"] * 12, ["a"] * 9 + ["b"] * 3):
         assert [stage.name for stage in stages(others, trials)] == ["early", "middle", "late"]
+
+
+def test_what_a_reader_of_scores_must_know_comes_along(fit, data, shown):
+    assert shown.attrs["notes"] == "[]" and notes_of(fit, data) == []
+    (leaks,) = notes_of(fit, data.assign_attrs(smoothed_s=3 * data.attrs["bin_s"]))
+    assert leaks.startswith("Activity is smoothed by") and leaks.endswith(
+        "hide blocks of 24 bins or more, or smooth less."
+    )
+    alone = [f"c{k}" for k in range(data.sizes["trial"])]
+    assert notes_of(fit, data.assign_coords(condition=("trial", alone)))[0].startswith("There is no ceiling")

@@ -24,6 +24,7 @@ from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.trial_factors import predict_factors
 from tauflow.neural.cross_validation import choose_rank, fits_note
 from tauflow.neural.fit import Fit
+from tauflow.neural.masks import leak_note
 from tauflow.neural.portrait_neurons import neurons_of
 from tauflow.neural.recording import check_recording
 from tauflow.neural.scores import ceiling_note, condition_means, variance_explained
@@ -114,11 +115,22 @@ def portrait(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) 
     }
     latents = z[..., : c.shape[1]]  # (time, trial, R)
     data = xr.Dataset(parts | _latents(recording, kept, latents, names) | _scores(scores), labels)
-    said = [ceiling_note(recording), "" if scores is None else fits_note(scores)]
-    notes = json.dumps([note for note in said if note])
+    notes = json.dumps(notes_of(fit, recording, scores))
     data.attrs = _about(fit, recording, network) | {"notes": notes, "unique": int(is_unique([a, smooth, b], ALIKE))}
     plane, told = _plane(network, z, data)
     return data.assign(plane).merge(neurons_of(fit, recording, kept, names)).assign_attrs(data.attrs | told)
+
+
+def notes_of(fit: Fit, recording: xr.Dataset, scores: xr.Dataset | None = None) -> list[str]:
+    """Sentences that a reader of scores must know: what leaks, and which trials and fits do not count.
+
+    Args:
+        fit: The fit.
+        recording: The recording that was fitted.
+        scores: What `cross_validate` gave, if it was asked.
+    """
+    of_scores = "" if scores is None else fits_note(scores)
+    return [note for note in (leak_note([fit.masks], recording), ceiling_note(recording), of_scores) if note]
 
 
 def _in_order(names: NDArray[Any]) -> NDArray[np.int64]:

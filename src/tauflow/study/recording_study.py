@@ -9,9 +9,8 @@ from typing import Any
 
 import xarray as xr
 
-from tauflow.neural.cross_validation import choose_rank, cross_validate, fits_note
+from tauflow.neural.cross_validation import choose_rank, cross_validate
 from tauflow.neural.fit import Fit, fit_low_tensor_rank
-from tauflow.neural.scores import ceiling_note
 from tauflow.run import RunError, read_store, replace_store, write_atomic_bytes, write_atomic_store
 from tauflow.run.files import as_path
 from tauflow.study.folders import first_free, make_new
@@ -59,9 +58,10 @@ class RecordingStudy:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences that a reader of these numbers must know: trials and fits that do not count."""
-        said = [ceiling_note(self.recording), "" if self.scores is None else fits_note(self.scores)]
-        return [note for note in said if note]
+        """Sentences that a reader of these numbers must know, see `tauflow.neural.portrait.notes_of`."""
+        from tauflow.neural.portrait import notes_of
+
+        return notes_of(self.fit, self.recording, self.scores)
 
     @property
     def chosen(self) -> int | None:
