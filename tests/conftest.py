@@ -28,7 +28,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 matplotlib.use("Agg")
 
 
-LONGEST = ("papers_schuessler2020", "papers_bordelon2025", "learning", "motor_learning", "fit", "simulate", "house")
+LONGEST = ("papers_schuessler2020", "papers_pellegrino2023", "papers_bordelon2025", "house", "fit_command", "fit",
+           "learning", "cli", "study", "motor_learning", "simulate")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

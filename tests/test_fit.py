@@ -169,6 +169,7 @@ def test_a_fit_ends_when_its_held_out_loss_stands_still_and_keeps_the_best():
     assert Options(every=50).window == 200
 
 
+@pytest.mark.slow
 def test_cross_validation_finds_the_rank(small):
     made, _, _, masks = small
     both = [masks, block_masks(dict(made.sizes), *BLOCKS, key=jax.random.key(7))]
@@ -247,6 +248,7 @@ def test_starts_that_all_diverge_are_told_and_stop_nothing(small):
         fit_low_tensor_rank(made, rank=2, starts=0, key=jax.random.key(3))
 
 
+@pytest.mark.slow
 def test_four_starts_are_tried_unless_said_otherwise_also_where_nothing_is_tested(small, tmp_path):
     made, _, _, masks = small
     whole = Masks(masks.train, np.zeros_like(masks.test))
