@@ -192,7 +192,12 @@ def test_masks_on_which_a_fit_diverged_are_left_out_for_all_ranks():
     assert fits_note(scores) == ("Some fits diverged; losses of rank 1, 2, 4 are means over 2 of 3 masks and there are "
                                  "none of rank 3.")  # fmt: skip
     scores["test_loss"][0, 0, 0] = scores["test_loss"][0, 1, 2] = np.nan
-    assert choose_rank(scores)["fits"].values.tolist() == [[2, 2, 0, 2]], "where none is shared each has its own"
+    alone = choose_rank(scores)
+    assert alone["fits"].values.tolist() == [[2, 2, 0, 2]], "where none is shared each has its own"
+    np.testing.assert_allclose(alone["mean_test_loss"][0], [1.15, 0.6, np.nan, 0.555])
+    seldom = np.array([[[1.0, 1.2, 1.1, 1.0], [0.5, 0.7, 0.6, 0.5], [0.1, np.nan, np.nan, np.nan]]])
+    few = choose_rank(xr.Dataset({"test_loss": (("units", "rank", "mask"), seldom)}, {"units": [9], "rank": [1, 2, 3]}))
+    assert few["fits"].values.tolist() == [[4, 4, 0]] and few["chosen"].values.tolist() == [2], "luck is no rank"
     assert fits_note(scores.isel(rank=[0], mask=[1])) == ""
     with pytest.raises(ValueError, match="no fit has a finite held-out loss"):
         choose_rank(scores.isel(rank=[2]))

@@ -131,8 +131,10 @@ def test_the_tables_show_every_rank_and_the_one_chosen(finished, session):
     assert fit_sentences(study)[-1].endswith("rank 1, 2, 3 are means over 1 of 2 masks and there are none of rank 4.")
     rare = data.assign_coords(condition=("trial", [f"c{k}" for k in range(3)] + ["up"] * (data.sizes["trial"] - 3)))
     few = RecordingStudy(finished, rare, fit, None, xr.Dataset(), finished / "report.html")
-    assert fit_sentences(few) == ["The ceiling counts 21 of 24 trials; conditions of the others have fewer than three, "
-                                  "which tell nothing about noise."]  # fmt: skip
+    assert fit_sentences(few) == [
+        "The ceiling takes its noise from 21 of 24 trials; conditions of the others have fewer than three, and are "
+        "taken to be as noisy on average."
+    ]
     alone = RecordingStudy(finished, data, fit, None, xr.Dataset(), finished / "report.html")
     assert len(fit_tables(alone)) == 1 and fit_sentences(alone) == [] and alone.table() == []
 

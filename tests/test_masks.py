@@ -124,13 +124,20 @@ def test_masks_that_smoothing_tells_of_are_warned_of(noise):
         (0.1, None, "activity is smoothed by 0.1 s, so that a hidden block needs 80 bins, and the recording has "
                     "60 bins and 40 trials; smooth less, or fit a longer window."),
         (0.0, (70, 2), "hide is (70, 2), bins and trials of a hidden block, and the recording has 60 bins and "
-                       "40 trials; choose smaller blocks, for example hide=(20, 13)."),
+                       "40 trials; choose smaller blocks, for example hide=(20, 2)."),
+        (0.04, (32, 50), "hide is (32, 50), bins and trials of a hidden block, and the recording has 60 bins and "
+                         "40 trials; choose smaller blocks, for example hide=(32, 13)."),
     ],
 )  # fmt: skip
 def test_a_block_larger_than_the_recording(noise, sd, hide, sentence):
     with pytest.raises(ValueError) as error:
         draw_masks(smooth(noise, sd) if sd else noise, hide, key=jax.random.key(0))
     assert str(error.value) == sentence
+
+
+def test_too_few_trials_are_not_put_down_to_smoothing(noise):
+    with pytest.raises(ValueError, match=r"hide is \(32, 20\), .* 60 bins and 15 trials; .* hide=\(32, 5\)"):
+        draw_masks(smooth(noise, 0.04).isel(trial=slice(0, 15)), key=jax.random.key(0))
 
 
 def test_keys_decide():

@@ -109,8 +109,9 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     Means are over masks and the standard error is that of the best rank's. It counts how hard masks are, which all
     ranks share, so that it rather chooses a rank too small than too large.
 
-    A rank whose fits diverged on all masks has no mean. A mask on which the fit of another rank diverged is left out
-    for all, unless no mask would be left; means are then over the masks that each rank has.
+    A rank whose fits diverged on more than half of the masks has no mean. A mask on which the fit of another rank
+    diverged is left out for all, unless no mask would be left: means are then over the masks that each rank has, and
+    one of those with the most is chosen.
 
     Args:
         scores: As `cross_validate` gives them.
@@ -132,15 +133,18 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     ranks = scores["rank"].values
     losses = scores["test_loss"].transpose("units", "rank", "mask").values
     finite = np.isfinite(losses)
-    shared = (finite | ~finite.any(axis=2, keepdims=True)).all(axis=1, keepdims=True)  # (units, 1, mask)
-    counted = finite & (shared | ~shared.any(axis=2, keepdims=True))
+    sound = 2 * finite.sum(axis=2, keepdims=True) >= finite.shape[2]  # (units, rank, 1)
+    shared = (finite | ~sound).all(axis=1, keepdims=True)  # (units, 1, mask)
+    counted = finite & sound & (shared | ~shared.any(axis=2, keepdims=True))
+    fits = counted.sum(axis=2)
     means, errors = np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
     for u, r in np.ndindex(*losses.shape[:2]):
         own = losses[u, r][counted[u, r]]
         means[u, r] = own.mean() if own.size else np.nan
         errors[u, r] = own.std(ddof=1) / np.sqrt(own.size) if own.size > 1 else 0.0
     chosen = []
-    for mean, error in zip(means, errors, strict=True):
+    most = fits.max(axis=1, keepdims=True)
+    for mean, error in zip(np.where(fits == most, means, np.nan), errors, strict=True):
         if not np.isfinite(mean).any():
             raise ValueError("no fit has a finite held-out loss; choose a smaller learning_rate.")
         lowest = int(np.nanargmin(mean))
@@ -150,7 +154,7 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
             "chosen": ("units", np.array(chosen)),
             "mean_test_loss": (("units", "rank"), means),
             "standard_error": (("units", "rank"), errors),
-            "fits": (("units", "rank"), counted.sum(axis=2)),
+            "fits": (("units", "rank"), fits),
         },
         {"units": scores["units"].values, "rank": ranks},
     )

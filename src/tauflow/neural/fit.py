@@ -102,14 +102,18 @@ class Fit(Run):
                 too.
             conditions: Condition of each of these trials, among those of the recording; known for recorded trials.
             epochs: Epoch of each of these trials, among those of the recording, which matters in a fit `by_epoch`: what
-                goes on smoothly does so within an epoch. By default that of the nearest recorded trial.
+                goes on smoothly does so within an epoch. By default that of the nearest recorded trial; of recorded
+                trials without effect.
 
         Returns:
             Activity (time, trial, neuron), with labels.
 
         Raises:
-            ValueError: If an id is no whole number, or a condition or epoch is missing or was not recorded.
+            ValueError: If an id is no whole number, a condition or epoch is missing or was not recorded, or they come
+                without ids.
         """
+        if trial_ids is None and not (conditions is None and epochs is None):
+            raise ValueError("conditions or epochs came without trial_ids; name the trials that they are of.")
         data, network = self.data, self.network()
         ids, names = data["trial_id"].values, data["condition"].values
         if trial_ids is not None:

@@ -138,12 +138,12 @@ def draw_masks(data: xr.Dataset, hide: tuple[int, int] | None = None, *, key: ja
     sizes, block = {axis: data.sizes[axis] for axis in AXES}, hidden_block(data) if hide is None else hide
     hidden = dict(zip(("time", "trial"), block, strict=True))
     if any(hidden[axis] > sizes[axis] for axis in hidden):
-        least, of = hidden_block(data)[0], f"the recording has {sizes['time']} bins and {sizes['trial']} trials"
-        bins, trials = (max(1, sizes[axis] // 3) for axis in hidden)
-        if hide is None and least > max(bins, HIDDEN["time"]):
+        of = f"the recording has {sizes['time']} bins and {sizes['trial']} trials"
+        bins, trials = (size if size <= sizes[axis] else max(1, sizes[axis] // 3) for axis, size in hidden.items())
+        if hide is None and hidden["time"] > max(sizes["time"], HIDDEN["time"]):
             raise ValueError(
-                f"activity is smoothed by {data.attrs['smoothed_s']:g} s, so that a hidden block needs {least} bins, "
-                f"and {of}; smooth less, or fit a longer window."
+                f"activity is smoothed by {data.attrs['smoothed_s']:g} s, so that a hidden block needs {block[0]} "
+                f"bins, and {of}; smooth less, or fit a longer window."
             )
         raise ValueError(
             f"hide is {block}, bins and trials of a hidden block, and {of}; choose smaller blocks, for example "

@@ -70,10 +70,10 @@ def condition_means(activity: ArrayLike, conditions: ArrayLike, mask: ArrayLike 
 
     Returns:
         Shape (time, trial, neuron), in the activity's unit. Where a condition has no entry to average over, the mean of
-        the neuron over all entries.
+        the neuron over the entries of the mask.
 
     Raises:
-        ValueError: If the mask has another shape or counts nothing.
+        ValueError: If the mask has another shape or counts nothing, or there is not one label for each trial.
 
     Example:
         >>> condition_means([[[1.0], [4.0], [3.0]]], ["left", "right", "left"]).ravel()
@@ -81,6 +81,8 @@ def condition_means(activity: ArrayLike, conditions: ArrayLike, mask: ArrayLike 
     """
     y, names = np.asarray(activity, np.float64), np.asarray(conditions)
     where = _mask("mask", mask, y.shape)
+    if names.shape != y.shape[1:2]:
+        raise ValueError(f"conditions have shape {names.shape}; there must be one for each of {y.shape[1]} trials.")
     alone = neuron_means(y, where)
     means = np.empty_like(y)
     for name in np.unique(names):
@@ -143,18 +145,32 @@ def noise_variance(recording: xr.Dataset) -> FloatArray:
     return noise
 
 
+def noise_of_trials(recording: xr.Dataset) -> FloatArray:
+    """`noise_variance`, where trials of conditions with fewer than three have the mean over the other trials.
+
+    Args:
+        recording: A recording.
+
+    Returns:
+        Shape (time, trial, neuron); NaN only where no condition is repeated.
+    """
+    noise, repeated = noise_variance(recording), repeated_trials(recording)
+    if repeated.any():
+        noise[:, ~repeated] = noise[:, repeated].mean(axis=1, keepdims=True)
+    return noise
+
+
 def noise_ceiling(recording: xr.Dataset, mask: ArrayLike | None = None, *, train: ArrayLike | None = None) -> float:
     """The largest `variance_explained` that a prediction without noise can have, from trials of one condition.
 
     Args:
-        recording: A recording. Conditions with fewer than three trials tell nothing about noise and are left out, see
-            `repeated_trials`.
+        recording: A recording. Conditions with fewer than three trials tell nothing about noise, and are taken to be as
+            noisy as the other trials on average, see `noise_of_trials`.
         mask: As for `variance_explained`.
         train: As for `variance_explained`.
 
     Returns:
-        Ceiling, at most 1; rather too low than too high (see `noise_variance`). NaN where no condition that the mask
-        counts is repeated.
+        Ceiling, at most 1; rather too low than too high (see `noise_variance`). NaN where no condition is repeated.
 
     Example:
         >>> from tauflow.neural.recording import recording
@@ -166,8 +182,7 @@ def noise_ceiling(recording: xr.Dataset, mask: ArrayLike | None = None, *, train
     y = np.asarray(recording["activity"].values, np.float64)
     where = _mask("mask", mask, y.shape)
     centre = neuron_means(y, where if train is None else _mask("train", train, y.shape))
-    where = where & repeated_trials(recording)[None, :, None]
-    noise = noise_variance(recording)
+    noise = noise_of_trials(recording)
     whole = np.sum((y - centre) ** 2, where=where)
     return float(1 - np.sum(noise, where=where) / whole) if whole > 0 else float("nan")
 
@@ -184,8 +199,8 @@ def ceiling_note(recording: xr.Dataset) -> str:
     if counted.all():
         return ""
     return (
-        f"The ceiling counts {counted.sum()} of {counted.size} trials; conditions of the others have fewer than three, "
-        "which tell nothing about noise."
+        f"The ceiling takes its noise from {counted.sum()} of {counted.size} trials; conditions of the others have "
+        "fewer than three, and are taken to be as noisy on average."
     )
 
 

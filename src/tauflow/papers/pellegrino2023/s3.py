@@ -126,7 +126,8 @@ def _fall_short(data: xr.Dataset) -> Claim:
         bool(gap[2] > gap[1] and gap[2] > 2 * abs(gap[0]) and short[2] > max(short[:2])),
         _by_procedure(data, short),
         "Whole trials held out are predicted worse than blocks and single entries (how much the noiseless activity "
-        "would explain more, largest rank), also against what was fitted, where single entries are half as far off.",
+        "would explain more, largest rank), also against what was fitted, where single entries are less than "
+        "half as far off.",
     )
 
 
