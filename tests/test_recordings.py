@@ -12,7 +12,7 @@ import xarray as xr
 
 import make_learning_nwb as made
 from nwb_files import CUE, LEARNING, quietly, write_nwb
-from tauflow.neural import check_recording, load_recording, recording, smooth
+from tauflow.neural import check_recording, hidden_block, load_recording, recording, smooth
 from tauflow.run import write_atomic_store
 
 # ----- files of arrays
@@ -327,3 +327,17 @@ def test_check_recording_says_what_is_wrong(spoil, sentence):
     check_recording(data)
     with pytest.raises(ValueError, match=sentence):
         check_recording(spoil(data))
+
+
+def test_a_file_may_say_that_its_rates_were_smoothed(tmp_path):
+    rates = np.random.default_rng(0).normal(size=(4, 30, 2))  # (trial, time, neuron)
+    np.savez(tmp_path / "a.npz", rates=rates, smoothed_s=0.04)
+    np.savez(tmp_path / "plain.npz", rates=rates)
+    np.savez(tmp_path / "text.npz", rates=rates, smoothed_s="40 ms")
+    held = xr.Dataset({"rates": (("trial", "time", "neuron"), rates)}, attrs={"smoothed_s": 0.04})
+    held.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    told = [quietly(tmp_path / name, bin_s=0.01)[0] for name in ("a.npz", "b.nc", "plain.npz")]
+    assert [data.attrs["smoothed_s"] for data in told] == [0.04, 0.04, 0.0]
+    assert [hidden_block(data) for data in told] == [(32, 20), (32, 20), (10, 20)]
+    with pytest.raises(ValueError, match="smoothed_s is '40 ms'; it must be a number of seconds >= 0"):
+        load_recording(tmp_path / "text.npz", bin_s=0.01)

@@ -34,7 +34,7 @@ def read_npz_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     """Read the arrays of an .npz file, its activity as (time, trial, neuron).
 
     Returns:
-        The arrays by name, and no attributes.
+        The arrays by name, and of attributes `smoothed_s`, if a single number of that name is there.
 
     Raises:
         ValueError: If it is damaged, or an array is ragged or made of Python objects.
@@ -59,7 +59,8 @@ def read_npz_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
             arrays[name] = np.ascontiguousarray(arrays[name].transpose(1, 0, 2))  # (time, trial, neuron)
         elif name in arrays:
             raise ValueError(f"{name} has shape {arrays[name].shape}; it must be (trial, time, neuron).")
-    return arrays, {}
+    told = "smoothed_s" in arrays and arrays["smoothed_s"].ndim == 0
+    return arrays, {"smoothed_s": arrays.pop("smoothed_s").item()} if told else {}
 
 
 def read_xarray(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -159,7 +160,7 @@ def assemble(
         dropped=dropped,
         steps=attributes.get("steps", ()),
         unit=attributes.get("unit"),
-        smoothed_s=float(attributes.get("smoothed_s", 0.0)),
+        smoothed_s=attributes.get("smoothed_s", 0.0),
     )
 
 
