@@ -48,7 +48,7 @@ def test_every_entry_is_hidden_as_often():
         assert abs(shares / shares.mean() - 1).max() < 0.2  # blocks cut off at an edge still cover it
 
 
-def leaked(sd, masks):
+def leaked(sd, masks, rough=1e-6):
     """Share of Gaussian noise, smooth over sd bins, that the best prediction from all visible bins finds in the tested.
 
     There is nothing to find but what smoothness tells: the conditional mean, trial by trial and neuron by neuron.
@@ -56,14 +56,14 @@ def leaked(sd, masks):
     bins, trials, neurons = masks.train.shape
     time = np.arange(bins)
     K = np.exp(-((time[:, None] - time) ** 2) / (4 * sd**2))  # of white noise under a Gaussian filter
-    noise = np.linalg.cholesky(K + 1e-6 * np.eye(bins)) @ np.random.default_rng(0).standard_normal(
+    noise = np.linalg.cholesky(K + rough * np.eye(bins)) @ np.random.default_rng(0).standard_normal(
         (bins, trials * neurons)
     )
     off = whole = 0.0
     for y, seen, tested in zip(noise.T, *(mask.reshape(bins, -1).T for mask in masks), strict=True):
         if tested.any():
             guess = K[np.ix_(tested, seen)] @ np.linalg.solve(
-                K[np.ix_(seen, seen)] + 1e-6 * np.eye(seen.sum()), y[seen]
+                K[np.ix_(seen, seen)] + rough * np.eye(seen.sum()), y[seen]
             )
             off, whole = off + ((y[tested] - guess) ** 2).sum(), whole + (y[tested] ** 2).sum()
     return 1 - off / whole
@@ -138,6 +138,14 @@ def test_a_block_larger_than_the_recording(noise, sd, hide, sentence):
 def test_too_few_trials_are_not_put_down_to_smoothing(noise):
     with pytest.raises(ValueError, match=r"hide is \(32, 20\), .* 60 bins and 15 trials; .* hide=\(32, 5\)"):
         draw_masks(smooth(noise, 0.04).isel(trial=slice(0, 15)), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("rough", [0.11, 0.01])  # of the smooth noise: a tenth or a hundredth of all
+def test_the_default_block_leaves_little_of_smooth_noise_to_be_found(noise, rough):
+    bins, _ = hidden_block(smooth(noise, 0.04))
+    size = {"time": 60, "trial": 40, "neuron": 8}
+    default, short = (block_masks(size, {"time": b}, {"time": b // 2}, key=jax.random.key(0)) for b in (bins, 10))
+    assert leaked(4.0, default, rough) < 0.08 and 0.4 < leaked(4.0, short, rough) < 0.8
 
 
 def test_keys_decide():

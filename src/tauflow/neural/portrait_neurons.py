@@ -31,8 +31,8 @@ def neurons_of(fit: Fit, recording: xr.Dataset, kept: Sequence[Stage], names: ND
         names: Conditions.
 
     Returns:
-        `explained_by_neuron` and `ceiling_by_neuron (neuron)`, NaN where nothing of a neuron is held out or conditions
-        are not repeated; `example_neuron (example)` and its `role`; `rate_data`, `rate_error` (standard error over
+        `explained_by_neuron` and `ceiling_by_neuron (neuron)`, NaN where nothing of a neuron is held out or no
+        condition is repeated; `example_neuron (example)` and its `role`; `rate_data`, `rate_error` (standard error over
         trials, NaN of one) and `rate_model (stage, condition, time, example)`, and their number of `trials`.
     """
     y, model = recording["activity"].values.astype(np.float64), fit.predict().values
