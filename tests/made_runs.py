@@ -3,10 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from tauflow.run import (
-    RunError,
-    run_attributes,
-)
+from tauflow.run import RunError, run_attributes
 
 RUNS, UPDATES, UNITS = 3, 10, 4
 

@@ -112,18 +112,18 @@ def fit(
 
 def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `study_recording` from the options that came."""
+    from tauflow.names import check_name
+    from tauflow.neural.training import Options
+
     loading = {name: given.pop(name) for name in _LOADING if name in given}
     if "bin" in loading:
         loading["bin_s"] = loading.pop("bin")
     preprocessing = {name: given.pop(name) for name in _PREPROCESSING if name in given}
     if "time_constant" in given:
         given["time_constant_s"] = given.pop("time_constant")
-    from tauflow.names import check_name
-    from tauflow.neural.training import Options
-
-    others = settings(given.pop("set", []), _OWN)
+    others, known = settings(given.pop("set", []), _OWN), [field.name for field in dataclasses.fields(Options)]
     for name in others:
-        check_name("option", name, [field.name for field in dataclasses.fields(Options)], of="a fit")
+        check_name("option", name, known, of="a fit")
     return {**given, **others, "loading": loading, "preprocessing": preprocessing}
 
 

@@ -301,7 +301,6 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
         "chosen_rank": ("units", picked["chosen"].values),
         "held_out_loss": (("units", "rank"), picked["mean_test_loss"].values),
         "held_out_loss_error": (("units", "rank"), picked["standard_error"].values),
-        "held_out_fits": (("units", "rank"), picked["fits"].values),
     }
     dims = ("units", "rank", "mask")
     each = {"held_out_loss_each": "test_loss", "held_out_explained": "explained_test",
