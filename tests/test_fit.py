@@ -187,7 +187,7 @@ def test_masks_on_which_a_fit_diverged_are_left_out_for_all_ranks():
     scores = xr.Dataset({"test_loss": (("units", "rank", "mask"), losses)}, {"units": [9], "rank": [1, 2, 3, 4]})
     choice = choose_rank(scores)
     np.testing.assert_allclose(choice["mean_test_loss"][0], [1.05, 0.55, np.nan, 0.555])
-    np.testing.assert_allclose(choice["standard_error"][0], [0.05, 0.05, 0, 0.055])
+    np.testing.assert_allclose(choice["standard_error"][0], [0.05, 0.05, np.nan, 0.055])
     assert choice["fits"].values.tolist() == [[2, 2, 0, 2]] and choice["chosen"].values.tolist() == [2]
     assert fits_note(scores) == ("Some fits diverged; losses of rank 1, 2, 4 are means over 2 of 3 masks and there are "
                                  "none of rank 3.")  # fmt: skip

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -127,6 +128,9 @@ def test_the_tables_show_every_rank_and_the_one_chosen(finished, session):
     assert told.startswith("Cross-validation chooses rank 3, the smallest") and told.endswith("the fit has 2.")
     tried["test_loss"][0, 1, 0] = np.nan
     assert fit_sentences(study)[-1] == "Some fits diverged; losses of rank 1, 2, 3, 4 are means over 1 of 2 masks."
+    row = study.table()[1]
+    assert (row["test_loss"], row["explained_test"]) == pytest.approx((0.54, 0.46)), "of the mask that counts alone"
+    assert math.isnan(row["standard_error"])
     tried["test_loss"][0, 3] = np.nan
     assert fit_sentences(study)[-1].endswith("rank 1, 2, 3 are means over 1 of 2 masks and there are none of rank 4.")
     rare = data.assign_coords(condition=("trial", [f"c{k}" for k in range(3)] + ["up"] * (data.sizes["trial"] - 3)))
@@ -247,8 +251,8 @@ BAD = [
     ([NWB, *ALIGNED, "--bin", "0.07"], "holds 8.57143 bins of 0.07 s; it must hold a whole number"),
     ([NWB, *ALIGNED, "--baseline", "2", "3"], "baseline: No bin lies in 2 to 3 s; the times go from -0.09 to 0.49 s"),
     ([NWB, *ALIGNED, "--smooth", "no"], "smooth: sd_s is 'no'; it must be a positive number of seconds"),
-    ([NWB, *ALIGNED, "--hide", "40", "60"], "hide is (40, 60), bins and trials of a hidden block, and the recording "
-                                            "has 30 bins and 58 trials; choose smaller blocks, for example hide=("),
+    ([NWB, *ALIGNED, "--hide", "40", "60"], "a hidden block has 40 bins and 60 trials, and the recording "
+                                            "has 30 bins and 58 trials; hide smaller blocks, for example ("),
     (["x.npz", "--loss", "poisson", "--smooth", "0.04"], "smooth came with loss='poisson', which is for counts"),
     (["x.npz", "--loss", "possion"], "There is no loss 'possion'; did you mean 'poisson'?"),
     (["x.npz", "--rank", "0"], "rank is 0; it must be a whole number >= 1, for example rank=5."),

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from tauflow.learning import Progress
-from tauflow.neural.masks import Masks, draw_masks
+from tauflow.neural.masks import Masks, draw_masks, warn_of_leaks
 from tauflow.neural.recording import listed
 from tauflow.neural.training import Options, Problem, best, train
 
@@ -77,6 +77,7 @@ def cross_validate(
     if not masks or not all(each.test.any() for each in masks):
         raise ValueError("a mask tests nothing; every mask of a cross-validation needs entries in `test`.")
     problem = Problem(recording, masks, Options(**options))
+    warn_of_leaks(masks, recording)
     blocks = []
     for size in sizes:
         for rank in tried:
@@ -117,8 +118,9 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
         scores: As `cross_validate` gives them.
 
     Returns:
-        `chosen (units)`, `mean_test_loss`, `standard_error` and the number of masks that count, `fits (units, rank)`;
-        the standard error is 0 where there is one fit.
+        `chosen (units)`; `mean_test_loss`, `standard_error` and the number of masks that count, `fits (units, rank)`;
+        and which these are, `counted (units, rank, mask)`. The standard error of one fit is NaN, and taken for 0 where
+        a rank is chosen.
 
     Raises:
         ValueError: If no fit has a finite loss.
@@ -137,24 +139,25 @@ def choose_rank(scores: xr.Dataset) -> xr.Dataset:
     shared = (finite | ~sound).all(axis=1, keepdims=True)  # (units, 1, mask)
     counted = finite & sound & (shared | ~shared.any(axis=2, keepdims=True))
     fits = counted.sum(axis=2)
-    means, errors = np.full(losses.shape[:2], np.nan), np.zeros(losses.shape[:2])
+    means, errors = np.full((2, *losses.shape[:2]), np.nan)
     for u, r in np.ndindex(*losses.shape[:2]):
         own = losses[u, r][counted[u, r]]
         means[u, r] = own.mean() if own.size else np.nan
-        errors[u, r] = own.std(ddof=1) / np.sqrt(own.size) if own.size > 1 else 0.0
+        errors[u, r] = own.std(ddof=1) / np.sqrt(own.size) if own.size > 1 else np.nan
     chosen = []
     most = fits.max(axis=1, keepdims=True)
     for mean, error in zip(np.where(fits == most, means, np.nan), errors, strict=True):
         if not np.isfinite(mean).any():
             raise ValueError("no fit has a finite held-out loss; choose a smaller learning_rate.")
         lowest = int(np.nanargmin(mean))
-        chosen.append(ranks[mean <= mean[lowest] + error[lowest]].min())
+        chosen.append(ranks[mean <= mean[lowest] + np.nan_to_num(error[lowest])].min())
     return xr.Dataset(
         {
             "chosen": ("units", np.array(chosen)),
             "mean_test_loss": (("units", "rank"), means),
             "standard_error": (("units", "rank"), errors),
             "fits": (("units", "rank"), fits),
+            "counted": (("units", "rank", "mask"), counted),
         },
         {"units": scores["units"].values, "rank": ranks},
     )

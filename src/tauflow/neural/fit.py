@@ -19,7 +19,7 @@ from tauflow.learning import Progress
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.checks import check_size
 from tauflow.networks.trial_factors import predict_factors
-from tauflow.neural.masks import Masks, draw_masks
+from tauflow.neural.masks import Masks, draw_masks, warn_of_leaks
 from tauflow.neural.scores import noise_ceiling, variance_explained
 from tauflow.neural.training import Options, Problem, best, train
 from tauflow.run import Run, RunError, read_store, run_attributes
@@ -199,7 +199,8 @@ def fit_low_tensor_rank(
         rank: Number of components R.
         units: Number of units n of the network; more than neurons are allowed.
         masks: What to fit and what to hold out; `draw_masks` by default, whose blocks grow with smoothing. With nothing
-            to test it takes all steps.
+            to test it takes all steps. A `tauflow.neural.masks.LeakWarning` comes where smoothing tells of what is
+            tested.
         starts: How many starts to try, side by side on all cores, with a fifth of the updates each (four make 80 % more
             of them); the one with the lowest loss on the fitted entries goes on, `fit.configuration["leaders"]`. One
             start may lead to a poor local minimum, most of all with `loss="poisson"`.
@@ -233,6 +234,7 @@ def fit_low_tensor_rank(
     mask_key, fit_key = jax.random.split(key)
     masks = draw_masks(recording, key=mask_key) if masks is None else masks
     problem, folder = Problem(recording, [masks], Options(**options)), None if out is None else Path(out)
+    warn_of_leaks([masks], recording)
     training = None if folder is None else folder / "training"
     if folder is not None and (folder / "fit.zarr").exists() and not resume:
         raise RunError(f"{folder} already holds fit.zarr; pass resume=True to take it, or another out=.")

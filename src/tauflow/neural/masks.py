@@ -7,6 +7,7 @@ instead, and only their interiors are tested: around every tested entry a margin
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ AXES = ("time", "trial", "neuron")
 HIDDEN = {"time": 10, "trial": 20, "neuron": 1}
 TESTED = {"time": 5, "trial": 10, "neuron": 1}
 REACH = 2.0  # standard deviations of a Gaussian by which activity was smoothed; there its noise correlates by 0.37
+
+
+class LeakWarning(UserWarning):
+    """Smoothing tells of what is tested, see `leak_note`."""
 
 
 class Masks(NamedTuple):
@@ -146,8 +151,8 @@ def draw_masks(data: xr.Dataset, hide: tuple[int, int] | None = None, *, key: ja
                 f"bins, and {of}; smooth less, or fit a longer window."
             )
         raise ValueError(
-            f"hide is {block}, bins and trials of a hidden block, and {of}; choose smaller blocks, for example "
-            f"hide=({bins}, {trials})."
+            f"a hidden block has {block[0]} bins and {block[1]} trials, and {of}; hide smaller blocks, for example "
+            f"({bins}, {trials})."
         )
     tested = {axis: max(1, size * TESTED[axis] // HIDDEN[axis]) for axis, size in hidden.items()}
     return block_masks(sizes, hidden, tested, key=key)
@@ -168,7 +173,7 @@ def leak_note(masks: Sequence[Masks], data: xr.Dataset) -> str:
         >>> made = recording(np.random.default_rng(0).normal(size=(60, 40, 5)), kind="rates",
         ...                  time=0.01 * np.arange(60), smoothed_s=0.04)
         >>> [leak_note([draw_masks(made, hide, key=jax.random.key(0))], made)[:57] for hide in (None, (10, 20))]
-        ['', 'Activity is smoothed by 0.04 s, and 97 % of the entries t']
+        ['', 'Activity is smoothed by 0.04 s, and up to 98 % of the ent']
     """
     reach = math.ceil(round(REACH * data.attrs["smoothed_s"] / data.attrs["bin_s"], 6)) - 1  # bins
     if reach < 1:
@@ -176,12 +181,23 @@ def leak_note(masks: Sequence[Masks], data: xr.Dataset) -> str:
     told = [maximum_filter1d(each.train.view(np.uint8), 2 * reach + 1, axis=0, mode="constant") for each in masks]
     share = max((near & each.test).sum() / max(each.test.sum(), 1) for near, each in zip(told, masks, strict=True))
     return (
-        f"Activity is smoothed by {data.attrs['smoothed_s']:g} s, and {100 * share:.0f} % of the entries tested lie so "
-        "near to fitted ones that their noise leaks into the fit and scores come out too high; hide blocks of "
-        f"{hidden_block(data)[0]} bins or more, or smooth less."
+        f"Activity is smoothed by {data.attrs['smoothed_s']:g} s, and up to {math.ceil(100 * share)} % of the entries "
+        "tested lie so near to fitted ones that their noise leaks into the fit and scores come out too high; hide "
+        f"blocks of {hidden_block(data)[0]} bins or more, or smooth less."
         if share > 0
         else ""
     )
+
+
+def warn_of_leaks(masks: Sequence[Masks], data: xr.Dataset) -> None:
+    """Give a `LeakWarning` to whoever called the caller, where there is a `leak_note`.
+
+    Args:
+        masks: The masks.
+        data: The recording.
+    """
+    if note := leak_note(masks, data):
+        warnings.warn(note, LeakWarning, stacklevel=3)
 
 
 def _slices(corner: list[int], sizes: tuple[int, ...]) -> tuple[slice, ...]:

@@ -306,7 +306,8 @@ def _scores(scores: xr.Dataset | None) -> dict[str, Any]:
     each = {"held_out_loss_each": "test_loss", "held_out_explained": "explained_test",
             "fitted_explained": "explained_train"}  # fmt: skip
     for name, kind in each.items():
-        out[name] = (dims, scores[kind].transpose(*dims).values.astype(np.float64))
+        values = scores[kind] if kind == "test_loss" else scores[kind].where(picked["counted"])
+        out[name] = (dims, values.transpose(*dims).values.astype(np.float64))
     return out
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from tauflow.neural.fit import Fit
-from tauflow.neural.scores import neuron_means, noise_of_trials
+from tauflow.neural.scores import noise_of_trials, share_explained
 from tauflow.neural.stages import Stage
 
 SMOOTHING_BINS = 2.0  # sd of the Gaussian that counts of spikes are smoothed with, to be seen
@@ -36,7 +36,8 @@ def neurons_of(fit: Fit, recording: xr.Dataset, kept: Sequence[Stage], names: ND
         trials, NaN of one) and `rate_model (stage, condition, time, example)`, and their number of `trials`.
     """
     y, model = recording["activity"].values.astype(np.float64), fit.predict().values
-    explained, ceiling = _by_neuron(y, model, noise_of_trials(recording), *fit.masks)
+    squares = (y - model) ** 2, noise_of_trials(recording)
+    explained, ceiling = (share_explained(each, y, fit.masks.test, fit.masks.train, by_neuron=True) for each in squares)
     order = np.argsort(np.where(np.isfinite(explained), explained, -np.inf), kind="stable")
     order = order[np.isfinite(explained[order])] if np.isfinite(explained).any() else order
     roles = {"best": order[-1], "median": order[len(order) // 2], "poor": order[round(0.1 * (len(order) - 1))]}
@@ -67,19 +68,6 @@ def neurons_of(fit: Fit, recording: xr.Dataset, kept: Sequence[Stage], names: ND
             "trials": (("stage", "condition"), trials),
         }
     )
-
-
-def _by_neuron(
-    y: NDArray[np.float64], model: NDArray[Any], noise: NDArray[Any], train: NDArray[Any], test: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variance explained and its ceiling of each neuron, as `variance_explained` and `noise_ceiling` have them."""
-    off = (y - neuron_means(y, train)) ** 2
-
-    def share(left: NDArray[np.float64], where: NDArray[Any]) -> NDArray[np.float64]:
-        whole = np.sum(off, axis=(0, 1), where=where)
-        return np.asarray(1 - np.sum(left, axis=(0, 1), where=where) / np.where(whole > 0, whole, np.nan))
-
-    return share((y - model) ** 2, test), share(noise, test)
 
 
 def _rates(recording: xr.Dataset, model: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:

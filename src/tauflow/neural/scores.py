@@ -35,9 +35,37 @@ def variance_explained(
     if y.ndim != 3 or y.shape != guess.shape:
         raise ValueError(f"predicted has shape {guess.shape}; it must be that of activity, (time, trial, neuron).")
     where = _mask("mask", mask, y.shape)
-    centre = neuron_means(y, where if train is None else _mask("train", train, y.shape))
-    whole = np.sum((y - centre) ** 2, where=where)
-    return float(1 - np.sum((y - guess) ** 2, where=where) / whole) if whole > 0 else float("nan")
+    return float(share_explained((y - guess) ** 2, y, where, where if train is None else train))
+
+
+def share_explained(
+    left: ArrayLike, activity: ArrayLike, mask: ArrayLike, train: ArrayLike, *, by_neuron: bool = False
+) -> FloatArray:
+    r"""What `variance_explained` is of any squares that are left, $1 - \sum r / \sum(y - \bar y)^2$ over a mask.
+
+    Args:
+        left: The squares r, shape (time, trial, neuron).
+        activity: Recorded activity y, same shape.
+        mask: Entries to count, same shape.
+        train: Entries whose mean per neuron is $\bar y$, same shape.
+        by_neuron: Whether each neuron is told apart.
+
+    Returns:
+        At most 1, shape () or (neuron,); NaN where nothing varies.
+
+    Raises:
+        ValueError: If a mask has another shape or counts nothing.
+
+    Example:
+        >>> y = np.array([[[1.0, 5.0]], [[2.0, 7.0]]])
+        >>> everywhere = np.ones(y.shape, bool)
+        >>> share_explained(np.full(y.shape, 0.25), y, everywhere, everywhere, by_neuron=True)
+        array([0.  , 0.75])
+    """
+    y, squares = np.asarray(activity, np.float64), np.asarray(left, np.float64)
+    where, axes = _mask("mask", mask, y.shape), (0, 1) if by_neuron else None
+    whole = np.sum((y - neuron_means(y, _mask("train", train, y.shape))) ** 2, axis=axes, where=where)
+    return np.asarray(1 - np.sum(squares, axis=axes, where=where) / np.where(whole > 0, whole, np.nan))
 
 
 def neuron_means(activity: ArrayLike, mask: NDArray[np.bool_]) -> FloatArray:
@@ -181,10 +209,7 @@ def noise_ceiling(recording: xr.Dataset, mask: ArrayLike | None = None, *, train
     """
     y = np.asarray(recording["activity"].values, np.float64)
     where = _mask("mask", mask, y.shape)
-    centre = neuron_means(y, where if train is None else _mask("train", train, y.shape))
-    noise = noise_of_trials(recording)
-    whole = np.sum((y - centre) ** 2, where=where)
-    return float(1 - np.sum(noise, where=where) / whole) if whole > 0 else float("nan")
+    return float(share_explained(noise_of_trials(recording), y, where, where if train is None else train))
 
 
 def ceiling_note(recording: xr.Dataset) -> str:

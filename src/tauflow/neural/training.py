@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tauflow.names import check_name
 from tauflow.networks import LowTensorRankRNN
 from tauflow.networks.condition_inputs import INPUTS, steps_until
 from tauflow.networks.trial_factors import FORMS, block_by_epoch, rational_quadratic, smoothing_matrix
-from tauflow.neural.masks import Masks, leak_note
+from tauflow.neural.masks import Masks
 from tauflow.neural.recording import check_recording
 from tauflow.neural.scores import neuron_means
 from tauflow.objectives import RecordingError
@@ -150,8 +149,6 @@ class Problem:
     wholly, over all entries. All masks share these two numbers of a neuron, which entries that another mask holds out
     have then a small part in.
 
-    A warning is given where smoothing tells of what a mask holds out, see `tauflow.neural.masks.leak_note`.
-
     Args:
         recording: The recording.
         masks: What is fitted and tested.
@@ -172,8 +169,6 @@ class Problem:
                     f"a mask has shape {each.train.shape}; it must be {activity.shape}, (time, trial, neuron), with "
                     "entries to train on and none of them tested."
                 )
-        if leaks := leak_note(masks, recording):
-            warnings.warn(leaks, stacklevel=3)
         self.recording, self.options, self.masks = recording, options, tuple(masks)
         first = self.masks[0].train
         self.centre = neuron_means(activity, first)

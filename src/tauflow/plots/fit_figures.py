@@ -112,15 +112,15 @@ def fit_ranks(portrait: xr.Dataset) -> Figure:
             left.errorbar(ranks, mean, error, color=colour, capsize=2, marker="o", markersize=3.5, label=name)
             chosen = int(part["chosen_rank"])
             best = int(np.nanargmin(mean))
-            if not several:
+            if not several and np.isfinite(error[best]):
                 left.axhline(mean[best] + error[best], color=style.GREY, linestyle=":", linewidth=0.9, zorder=0,
                              label="best + one standard error")  # fmt: skip
             left.plot(chosen, mean[ranks == chosen], "o", color="none", markeredgecolor=style.INK, markersize=9,
                       label=f"chosen: rank {chosen}")  # fmt: skip
             for kind, dash, word in (("held_out", "-", "held out"), ("fitted", "--", "fitted")):
-                values = part[f"{kind}_explained"].values
+                values = part[f"{kind}_explained"].mean("mask").values
                 label = f"{word}, {units} units" if several else word
-                right.plot(ranks, np.nanmean(values, axis=1), dash, color=colour, marker="o", markersize=3, label=label)
+                right.plot(ranks, values, dash, color=colour, marker="o", markersize=3, label=label)
         left.set(xlabel="rank (number of components)", ylabel=loss_label(portrait), title="Which rank predicts best")
         right.set(xlabel="rank (number of components)", ylabel=f"{explained_word(portrait)} explained",
                   title="Fitted and held-out entries")  # fmt: skip

@@ -76,13 +76,7 @@ def _ranks(portrait: xr.Dataset) -> dict[str, Any]:
         "error": rounded(portrait["held_out_loss_error"].values),
         "each": rounded(portrait["held_out_loss_each"].values),
     }
-    return out | {name: rounded(_mean(portrait[f"{name}_explained"].values)) for name in ("held_out", "fitted")}
-
-
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is known."""
-    known = np.isfinite(values)
-    return np.where(known, values, 0).sum(axis=-1) / np.where(known.any(axis=-1), known.sum(axis=-1), np.nan)
+    return out | {name: rounded(portrait[f"{name}_explained"].mean("mask").values) for name in ("held_out", "fitted")}
 
 
 def _plane(portrait: xr.Dataset) -> dict[str, Any]:

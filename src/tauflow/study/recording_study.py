@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import xarray as xr
 
 from tauflow.neural.cross_validation import choose_rank, cross_validate
 from tauflow.neural.fit import Fit, fit_low_tensor_rank
+from tauflow.neural.masks import LeakWarning
 from tauflow.run import RunError, read_store, replace_store, write_atomic_bytes, write_atomic_store
 from tauflow.run.files import as_path
 from tauflow.study.folders import first_free, make_new
@@ -73,11 +75,13 @@ class RecordingStudy:
 
         Returns:
             Dicts with `rank`, `test_loss` and `standard_error` (over masks), and `explained_test`, the share of the
-            held-out variance (for Poisson losses: deviance) that is explained.
+            held-out variance (for Poisson losses: deviance) that is explained; all over the masks that count, see
+            `tauflow.neural.choose_rank`.
         """
         if self.scores is None:
             return []
-        means, explained = choose_rank(self.scores), self.scores["explained_test"].mean("mask")
+        means = choose_rank(self.scores)
+        explained = self.scores["explained_test"].where(means["counted"]).mean("mask")
         return [
             {
                 "rank": int(rank),
@@ -202,27 +206,29 @@ def _carry_out(
     """Cross-validate and fit, or go on, or find what is finished, and write everything into the folder."""
     say = progress or (lambda _: None)
     try:
-        data = _recording(configuration, folder, data)
-        scores = _cross_validated(configuration, data, folder, progress)
-        rank = configuration.rank
-        if rank is None and scores is not None:
-            rank = int(choose_rank(scores)["chosen"].values[0])
-        say(f"fitting {rank} component{'s' * (rank != 1)}")
-        fit = fit_low_tensor_rank(
-            data,
-            rank=int(rank),  # type: ignore[arg-type]
-            units=configuration.units,
-            masks=configuration.draw_masks(data)[1],
-            starts=configuration.seeds,
-            key=configuration.keys()[2],
-            out=folder,
-            resume=True,
-            progress=progress,
-            **configuration.options,
-        )
-        _refuse_diverged(fit, configuration)
-        say("measuring what changed over trials")
-        return _write(configuration, folder, data, fit, scores, say)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LeakWarning)  # the study tells of leaks itself, once: see `notes`
+            data = _recording(configuration, folder, data)
+            scores = _cross_validated(configuration, data, folder, progress)
+            rank = configuration.rank
+            if rank is None and scores is not None:
+                rank = int(choose_rank(scores)["chosen"].values[0])
+            say(f"fitting {rank} component{'s' * (rank != 1)}")
+            fit = fit_low_tensor_rank(
+                data,
+                rank=int(rank),  # type: ignore[arg-type]
+                units=configuration.units,
+                masks=configuration.draw_masks(data)[1],
+                starts=configuration.seeds,
+                key=configuration.keys()[2],
+                out=folder,
+                resume=True,
+                progress=progress,
+                **configuration.options,
+            )
+            _refuse_diverged(fit, configuration)
+            say("measuring what changed over trials")
+            return _write(configuration, folder, data, fit, scores, say)
     except KeyboardInterrupt:
         raise StudyInterrupted(folder, "resume_recording_study") from None
 
